@@ -1,0 +1,261 @@
+"""One way to time things: interleaved repeats, medians, and a ratio against a baseline of the same run.
+
+A benchmark script names its candidates, the first of which is the baseline unless it says otherwise:
+
+    from timing import compare, save
+
+    result = compare({"diffusers": theirs, "longtake": ours}, repeats=9)
+    print(result)
+    save("backbone", {"forward": result}, setting={"shape": [1, 16, 5, 8, 8], "dtype": "float32"})
+
+Seconds from two runs on two days are not comparable, and neither are seconds from the start and the end of one
+run on a machine that somebody else uses too. So every round runs every candidate once, in an order that turns
+around from round to round, and the ratio is the median over rounds of (candidate / baseline within the round).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("longtake", "torch", "diffusers", "transformers", "av", "numpy")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one candidate, one entry a round, and its ratio against the baseline of the same rounds."""
+
+    name: str
+    seconds: tuple[float, ...]
+    median: float
+    ratio: float  # median over rounds of seconds / baseline seconds; 1.0 for the baseline itself
+    ratio_low: float  # lower and upper quartile of the same per-round ratios
+    ratio_high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Timings of all candidates of one `compare`; prints as a table."""
+
+    baseline: str
+    rounds: int
+    timings: tuple[Timing, ...]
+
+    def __getitem__(self, name: str) -> Timing:
+        for timing in self.timings:
+            if timing.name == name:
+                return timing
+        raise KeyError(f"no candidate {name!r} in {[timing.name for timing in self.timings]}")
+
+    def __str__(self) -> str:
+        width = max(len("candidate"), *(len(timing.name) for timing in self.timings))
+        lines = [f"{'candidate':<{width}}  {'median':>11}  {'ratio':>7}  quartiles of the ratio ({self.rounds} rounds)"]
+        for timing in self.timings:
+            note = "baseline" if timing.name == self.baseline else f"{timing.ratio_low:.3f} .. {timing.ratio_high:.3f}"
+            lines.append(f"{timing.name:<{width}}  {timing.median * 1e3:>8.2f} ms  {timing.ratio:>7.3f}  {note}")
+        return "\n".join(lines)
+
+
+def compare(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int = 7,
+    warmup: int = 1,
+    baseline: str | None = None,
+) -> Comparison:
+    """Time the candidates against one another in interleaved rounds.
+
+    Args:
+        candidates: name -> function without arguments; its result is dropped. What it needs is made beforehand.
+        repeats: number of timed rounds, at least 1 (an odd number makes the median a measured value).
+        warmup: untimed rounds before the first timed one.
+        baseline: name of the candidate that the ratios are against; default: the first one.
+
+    Returns:
+        Comparison with one Timing for each candidate, in the order given.
+
+    Raises:
+        ValueError: no candidates, no repeats, or a baseline that is not among the candidates.
+    """
+    if not candidates:
+        raise ValueError("compare needs at least one candidate")
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; at least one timed round is needed")
+    names = list(candidates)
+    baseline = names[0] if baseline is None else baseline
+    if baseline not in candidates:
+        raise ValueError(f"baseline {baseline!r} is not one of the candidates: {', '.join(names)}")
+
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for round_index in range(-warmup, repeats):
+        order = names if round_index % 2 == 0 else names[::-1]
+        for name in order:
+            elapsed = time_once(candidates[name])
+            if round_index >= 0:
+                seconds[name].append(elapsed)
+
+    timings = []
+    for name in names:
+        ratios = [own / base for own, base in zip(seconds[name], seconds[baseline], strict=True)]
+        low, middle, high = quartiles(ratios)
+        timings.append(Timing(name, tuple(seconds[name]), statistics.median(seconds[name]), middle, low, high))
+    return Comparison(baseline, repeats, tuple(timings))
+
+
+def time_once(function: Callable[[], object]) -> float:
+    """Seconds of one call, without garbage collection in it, and with the work queued on a GPU waited for."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        synchronize()
+        start = time.perf_counter()
+        function()
+        synchronize()
+        return time.perf_counter() - start
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile; a single value is all three."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def synchronize() -> None:
+    """Wait for queued GPU work; nothing to do where no GPU has been used."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def peak_memory(function: Callable[[], object]) -> int:
+    """Bytes by which one call raised the peak memory: of the GPU where one is in use, else of this process.
+
+    The process' peak is read from Linux' VmHWM, reset before the call. Memory that the allocator already holds
+    and hands out again does not show, so compare sizes in growing order, or each in a process of its own.
+
+    Raises:
+        OSError: no GPU in use, and not on Linux.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # 5 = reset the high-water mark
+    before = process_memory("VmRSS")
+    function()
+    return max(0, process_memory("VmHWM") - before)
+
+
+def process_memory(field: str) -> int:
+    """Bytes of one line of /proc/self/status, e.g. VmRSS (resident now) or VmHWM (its peak)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no line {field}")
+
+
+def save(
+    name: str,
+    results: Mapping[str, Comparison | int | float | str | dict | list],
+    *,
+    setting: Mapping[str, object] | None = None,
+    folder: Path = RESULTS,
+) -> Path:
+    """Write `<folder>/<name>.json`: the results, what was run (`setting`), the machine and the versions.
+
+    Returns:
+        The path written. The file is written under a temporary name and renamed.
+    """
+    record = {
+        "name": name,
+        "results": {key: asdict(value) if isinstance(value, Comparison) else value for key, value in results.items()},
+        "setting": dict(setting or {}),
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n")
+    temporary.replace(path)
+    return path
+
+
+def machine() -> dict[str, object]:
+    """What the numbers depend on: processor, cores, threads that torch uses, load now, memory, GPU."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    facts: dict[str, object] = {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """Python's version, and those of the packages that the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Commit of the checkout, with `+` where tracked files differ from it; None outside a git checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.returncode else "")
+
+
+def arguments(description: str | None, *, repeats: int = 7) -> argparse.Namespace:
+    """Command line that every benchmark shares: `--repeats N --threads N --out DIR`; sets torch's threads."""
+    parser = argparse.ArgumentParser(
+        description=(description or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=repeats, help="timed rounds")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that torch uses")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result JSON")
+    chosen = parser.parse_args(sys.argv[1:])
+    torch.set_num_threads(chosen.threads)
+    return chosen
