@@ -1,0 +1,75 @@
+"""Causal 3-D convolution whose memory of the past is an explicit object.
+
+A causal convolution sees the present frame and those before it: the clip is padded with zero frames in FRONT of time
+and none behind. To run a long clip in chunks, each convolution needs the last frames of the chunk before. They live in
+a `StreamState`, one per stream, never on the module, so two clips can be streamed through one network at once.
+(The feature cache of Wan, arXiv 2503.20314, `systems/wan.md` part A.)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class StreamState:
+    """What the convolutions of one network remember of ONE stream: the last input frames of each.
+
+    A fresh state stands for "nothing seen yet": every convolution then sees zero frames in front. Pass the same object
+    with each chunk of the same clip; make a new one for the next clip.
+    """
+
+    def __init__(self) -> None:
+        self._frames: dict[nn.Module, Tensor] = {}
+
+    def has(self, module: nn.Module) -> bool:
+        """True once `module` has seen a chunk of this stream."""
+        return module in self._frames
+
+    def history(self, module: nn.Module) -> Tensor | None:
+        """The remembered frames of `module`, (B, C, n, H, W), or None before its first chunk. n may be 0."""
+        return self._frames.get(module)
+
+    def remember(self, module: nn.Module, frames: Tensor) -> None:
+        """Replace what `module` remembers by a copy of `frames` (B, C, n, H, W); a view would keep the chunk alive."""
+        self._frames[module] = frames.clone()
+
+    def bytes(self) -> int:
+        """Bytes held, which do not depend on the clip's length."""
+        return sum(f.numel() * f.element_size() for f in self._frames.values())
+
+
+class CausalConv3d(nn.Conv3d):
+    """Conv3d with `kernel[0] - 1` frames of past in front, none behind, and symmetric zero padding in space.
+
+    Weight and bias have the names and shapes of `nn.Conv3d` (and so of diffusers' `WanCausalConv3d`).
+
+    Args:
+        in_channels, out_channels: widths.
+        kernel: (time, height, width); height and width odd.
+        stride: (time, height, width). With a time stride, the caller says where the windows start by what it passes.
+        causal: False leaves time unpadded; then `state` must not be passed.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int, int] = (3, 3, 3),
+        stride: tuple[int, int, int] = (1, 1, 1),
+        causal: bool = True,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, (0, kernel[1] // 2, kernel[2] // 2))
+        self.past = kernel[0] - 1 if causal else 0
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        """(B, C, T, H, W) -> (B, C', T, H', W'), with zeros, or the frames remembered in `state`, in front."""
+        if self.past:
+            before = state.history(self) if state is not None else None
+            if before is not None:
+                x = torch.cat([before, x], dim=2)
+            if state is not None:
+                state.remember(self, x[:, :, -self.past :])
+            missing = self.past - (0 if before is None else before.shape[2])
+            if missing:
+                x = F.pad(x, (0, 0, 0, 0, missing, 0))
+        return super().forward(x)

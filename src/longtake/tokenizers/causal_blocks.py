@@ -1,0 +1,223 @@
+"""The parts of the causal video autoencoder: norm, residual and attention blocks, resampling, encoder, decoder.
+
+Names and shapes of the parameters are those of diffusers' `AutoencoderKLWan`, so a state dict fits both. Every
+`forward(x, state=None)` takes clips (B, C, T, H, W): without a state it is the one-shot definition; with a
+`StreamState` it is one chunk of a stream, and the chunks' outputs joined in time equal the one-shot output.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from longtake.layers.causal_convolution import CausalConv3d, StreamState
+
+
+class ChannelNorm(nn.Module):
+    """RMS norm over channels: x / ||x||_2 * sqrt(C) * gain. `dims` is 3 for clips (gain C,1,1,1), 2 for images."""
+
+    def __init__(self, channels: int, dims: int = 3) -> None:
+        super().__init__()
+        self.scale = channels**0.5
+        self.gamma = nn.Parameter(torch.ones(channels, *[1] * dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=1)
+        return (y * (self.scale * self.gamma)).to(x.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1x1 convolution on the skip where the width changes."""
+
+    def __init__(self, in_width: int, out_width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(in_width)
+        self.conv1 = CausalConv3d(in_width, out_width)
+        self.norm2 = ChannelNorm(out_width)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = CausalConv3d(out_width, out_width)
+        self.conv_shortcut = CausalConv3d(in_width, out_width, (1, 1, 1)) if in_width != out_width else nn.Identity()
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)), state)
+        y = self.conv2(self.dropout(F.silu(self.norm2(y))), state)
+        return y + self.conv_shortcut(x)
+
+
+class FrameAttention(nn.Module):
+    """Single-head self-attention over the pixels of each frame alone; frames do not see one another."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(width, dims=2)
+        self.to_qkv = nn.Conv2d(width, 3 * width, 1)
+        self.proj = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, T, H, W = x.shape
+        y = self.to_qkv(self.norm(x.transpose(1, 2).flatten(0, 1)))
+        q, k, v = y.flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)  # each (B*T, 1, H*W, C)
+        y = F.scaled_dot_product_attention(q, k, v)
+        y = self.proj(y.squeeze(1).transpose(1, 2).reshape(B * T, C, H, W))
+        return x + y.unflatten(0, (B, T)).transpose(1, 2)
+
+
+class Downsample(nn.Module):
+    """Halve height and width, and with `temporal` also time (1 + 2k -> 1 + k).
+
+    Space: zero row below and zero column right, then a stride-2 convolution per frame. Time: frame 0 passes untouched;
+    the others are a stride-2 convolution of kernel 3 WITHOUT padding over the whole clip (first window: frames 0, 1, 2).
+    """
+
+    def __init__(self, width: int, temporal: bool) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(width, width, 3, stride=2))
+        if temporal:
+            self.time_conv = CausalConv3d(width, width, (3, 1, 1), stride=(2, 1, 1), causal=False)
+        self.temporal = temporal
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        x = per_frame(self.resample, x)
+        if not self.temporal:
+            return x
+        before = state.history(self) if state is not None else None
+        if state is not None:
+            state.remember(self, x[:, :, -1:])
+        if before is not None:
+            return self.time_conv(torch.cat([before, x], dim=2))
+        return x if x.shape[2] == 1 else torch.cat([x[:, :, :1], self.time_conv(x)], dim=2)
+
+
+class Upsample(nn.Module):
+    """Double height and width and halve the channels, and with `temporal` also double time (1 + k -> 1 + 2k).
+
+    Time comes first: frame 0 passes untouched and is in nobody's history; each later frame becomes two by a causal
+    convolution (kernel 3, zero history before frame 1) from C to 2C channels, split and interleaved. Space: nearest
+    neighbour, then a convolution per frame.
+    """
+
+    def __init__(self, width: int, temporal: bool) -> None:
+        super().__init__()
+        self.resample = nn.Sequential(
+            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(width, width // 2, 3, padding=1)
+        )
+        if temporal:
+            self.time_conv = CausalConv3d(width, 2 * width, (3, 1, 1))
+        self.temporal = temporal
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        if self.temporal:
+            x = self._double_time(x, state)
+        return per_frame(self.resample, x)
+
+    def _double_time(self, x: Tensor, state: StreamState | None) -> Tensor:
+        if state is not None and state.has(self.time_conv):
+            return self._pairs(x, state)
+        if state is not None:
+            state.remember(self.time_conv, x[:, :, :0])  # begun, with an empty history
+        return x if x.shape[2] == 1 else torch.cat([x[:, :, :1], self._pairs(x[:, :, 1:], state)], dim=2)
+
+    def _pairs(self, x: Tensor, state: StreamState | None) -> Tensor:
+        B, C, T, H, W = x.shape
+        y = self.time_conv(x, state).view(B, 2, C, T, H, W)
+        return torch.stack([y[:, 0], y[:, 1]], dim=3).flatten(2, 3)
+
+
+def per_frame(network: nn.Module, x: Tensor) -> Tensor:
+    """Run a 2-D network on each frame: (B, C, T, H, W) -> (B, C', T, H', W')."""
+    return network(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+class Middle(nn.Module):
+    """Residual block, attention per frame, residual block."""
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList([ResidualBlock(width, width, dropout), ResidualBlock(width, width, dropout)])
+        self.attentions = nn.ModuleList([FrameAttention(width)])
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        x = self.resnets[0](x, state)
+        return self.resnets[1](self.attentions[0](x), state)
+
+
+class Encoder(nn.Module):
+    """Pixels (B, in, T, H, W) -> features (B, out, T', H', W'), time and space reduced level by level."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        base_width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        temporal: Sequence[bool],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        widths = [base_width * m for m in (1, *multipliers)]
+        self.conv_in = CausalConv3d(in_channels, widths[0])
+        self.down_blocks = nn.ModuleList()
+        for level, (before, width) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            for block in range(blocks):
+                self.down_blocks.append(ResidualBlock(width if block else before, width, dropout))
+            if level < len(multipliers) - 1:
+                self.down_blocks.append(Downsample(width, temporal[level]))
+        self.mid_block = Middle(widths[-1], dropout)
+        self.norm_out = ChannelNorm(widths[-1])
+        self.conv_out = CausalConv3d(widths[-1], out_channels)
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        x = self.conv_in(x, state)
+        for block in self.down_blocks:
+            x = block(x, state)
+        x = self.mid_block(x, state)
+        return self.conv_out(F.silu(self.norm_out(x)), state)
+
+
+class UpLevel(nn.Module):
+    """One level of the decoder: `blocks` residual blocks, then an upsampling unless it is the last level."""
+
+    def __init__(self, in_width: int, width: int, blocks: int, upsample: Upsample | None, dropout: float) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(width if i else in_width, width, dropout) for i in range(blocks))
+        self.upsamplers = nn.ModuleList([upsample]) if upsample is not None else None
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        for block in self.resnets:
+            x = block(x, state)
+        return x if self.upsamplers is None else self.upsamplers[0](x, state)
+
+
+class Decoder(nn.Module):
+    """Latents (B, in, T', H', W') -> pixels (B, out, T, H, W): the encoder mirrored, one block more per level."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        base_width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        temporal: Sequence[bool],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        widths = [base_width * m for m in (multipliers[-1], *reversed(multipliers))]
+        temporal = list(reversed(temporal))
+        self.conv_in = CausalConv3d(in_channels, widths[0])
+        self.mid_block = Middle(widths[0], dropout)
+        self.up_blocks = nn.ModuleList()
+        for level, (before, width) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            upsample = Upsample(width, temporal[level]) if level < len(multipliers) - 1 else None
+            # every upsampling before this level has halved the channels
+            self.up_blocks.append(UpLevel(before // 2 if level else before, width, blocks + 1, upsample, dropout))
+        self.norm_out = ChannelNorm(widths[-1])
+        self.conv_out = CausalConv3d(widths[-1], out_channels)
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        x = self.mid_block(self.conv_in(x, state), state)
+        for level in self.up_blocks:
+            x = level(x, state)
+        return self.conv_out(F.silu(self.norm_out(x)), state)

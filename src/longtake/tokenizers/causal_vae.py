@@ -1,0 +1,216 @@
+"""A causal video autoencoder: clips of 1 + 4n frames to 1 + n latent frames, an image being the clip of one frame.
+
+Paper: "Wan: Open and Advanced Large-Scale Video Generative Models" (arXiv 2503.20314), the VAE. Every convolution over
+time looks back only, so frame k changes no latent before its group, and a clip of any length runs through in chunks
+(`encode_stream`, `decode_stream`) with the memory of one chunk and the output of one shot.
+
+One class covers several published forms: `temporal_downsample` sets which levels halve time (none: stride 1x8x8, per
+frame but causal), `patch_size` 2 folds 2x2 pixels into channels before the first convolution as in Wan 2.2. Parameters
+are named and shaped as in diffusers' `AutoencoderKLWan`; `from_diffusers` and `to_diffusers` change the config alone.
+
+The paper is silent on, and we choose: statistics per latent channel are measured after training
+(`tokenizers.statistics`) and live in the config, so they are saved and loaded with it; latents handed out are
+normalised with them.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
+
+from longtake.errors import BadInput, BadSize
+from longtake.layers.causal_convolution import CausalConv3d, StreamState
+from longtake.tokenizers.causal_blocks import Decoder, Encoder
+
+
+class Reconstruction(NamedTuple):
+    """What a training step needs of one pass: `pixels` (B, 3, T, H, W), not clamped; `mean` and `logvar`
+    (B, C, T', H', W') of the posterior, not normalised."""
+
+    pixels: Tensor
+    mean: Tensor
+    logvar: Tensor
+
+
+class CausalVAE(ModelMixin, ConfigMixin):
+    """Causal 3-D KL autoencoder; see the module's docstring.
+
+    Args:
+        in_channels: channels of a pixel.
+        latent_channels: channels of a latent.
+        base_width: width of the first level; level i has `base_width * multipliers[i]`.
+        multipliers: one entry per level; each level but the last halves height and width.
+        blocks_per_level: residual blocks per encoder level; the decoder has one more.
+        temporal_downsample: for each level but the last, whether it halves time too.
+        patch_size: side of the pixel square folded into channels at the door; 1 for none.
+        latents_mean, latents_std: statistics of each latent channel, or None for 0 and 1 until they are measured.
+        dropout: rate inside the residual blocks.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        latent_channels: int = 16,
+        base_width: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks_per_level: int = 1,
+        temporal_downsample: Sequence[bool] = (True, True),
+        patch_size: int = 2,
+        latents_mean: Sequence[float] | None = None,
+        latents_std: Sequence[float] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(temporal_downsample) != len(multipliers) - 1:
+            raise BadInput(
+                f"temporal_downsample has {len(temporal_downsample)} entries, expected {len(multipliers) - 1}: one for "
+                f"each of the {len(multipliers)} multipliers but the last"
+            )
+        channels = in_channels * patch_size**2
+        sizes = (base_width, multipliers, blocks_per_level, temporal_downsample, dropout)
+        self.encoder = Encoder(channels, 2 * latent_channels, *sizes)
+        self.quant_conv = CausalConv3d(2 * latent_channels, 2 * latent_channels, (1, 1, 1))
+        self.post_quant_conv = CausalConv3d(latent_channels, latent_channels, (1, 1, 1))
+        self.decoder = Decoder(latent_channels, channels, *sizes)
+        self.set_statistics(
+            [0.0] * latent_channels if latents_mean is None else latents_mean,
+            [1.0] * latent_channels if latents_std is None else latents_std,
+        )
+
+    # ---------------------------------------------------------------- shapes and statistics
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Pixels per latent along (time, height, width)."""
+        space = self.config.patch_size * 2 ** (len(self.config.multipliers) - 1)
+        return 2 ** sum(map(bool, self.config.temporal_downsample)), space, space
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """The (T', H', W') of a clip's latents; `BadSize` names the nearest sizes when one does not fit."""
+        time, space, _ = self.stride
+        if frames < 1 or (frames - 1) % time:
+            raise _bad_size("frames", frames, time, 1)
+        for name, size in (("height", height), ("width", width)):
+            if size < 1 or size % space:
+                raise _bad_size(name, size, space, 0)
+        return 1 + (frames - 1) // time, height // space, width // space
+
+    def set_statistics(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        """Store the mean and standard deviation (> 0) of each latent channel in the config."""
+        mean, std = [float(m) for m in mean], [float(s) for s in std]
+        if len(mean) != self.config.latent_channels or len(std) != self.config.latent_channels or min(std) <= 0:
+            raise BadInput(
+                f"statistics of {len(mean)} means and {len(std)} deviations (least {min(std, default=0)}), expected "
+                f"{self.config.latent_channels} of each and positive deviations"
+            )
+        self.register_to_config(latents_mean=mean, latents_std=std)
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Raw latents (B, C, T', H', W') to zero mean and unit deviation per channel, in float32."""
+        mean, std = self._statistics(latents)
+        return (_at_least_float32(latents) - mean) / std
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        mean, std = self._statistics(latents)
+        return _at_least_float32(latents) * std + mean
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        kind = {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32)}
+        mean = torch.tensor(self.config.latents_mean, **kind).view(1, -1, 1, 1, 1)
+        return mean, torch.tensor(self.config.latents_std, **kind).view(1, -1, 1, 1, 1)
+
+    def content_hash(self) -> str:
+        """SHA-256 over names and bytes of the parameters, sorted by name, and the statistics: who trained on whom."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for values in (self.config.latents_mean, self.config.latents_std):
+            digest.update(struct.pack(f"<{len(values)}d", *values))
+        return digest.hexdigest()
+
+    # ---------------------------------------------------------------- one shot
+
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Clip (B, 3, T, H, W) in [-1, 1] -> (mean, logvar), each (B, C, T', H', W'), not normalised.
+
+        logvar is clamped to [-30, 20]. `BadSize` where the clip does not fit; differentiable.
+        """
+        self.latent_shape(*pixels.shape[2:])
+        return self._posterior(pixels)
+
+    def _posterior(self, pixels: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
+        x = fold_patches(pixels.to(self.dtype), self.config.patch_size)
+        mean, logvar = self.quant_conv(self.encoder(x, state)).chunk(2, dim=1)
+        return _at_least_float32(mean), _at_least_float32(logvar).clamp(-30.0, 20.0)
+
+    def encode(self, pixels: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        """Clip (B, 3, T, H, W) in [-1, 1] -> normalised latents (B, C, T', H', W'), float32.
+
+        The posterior's mean, or with `sample` a draw from it with `generator`.
+        """
+        mean, logvar = self.posterior(pixels)
+        return self.normalise(draw(mean, logvar, generator) if sample else mean)
+
+    def decode(self, latents: Tensor, *, clamp: bool = True) -> Tensor:
+        """Normalised latents (B, C, T', H', W') -> clip (B, 3, T, H, W), float32, clamped to [-1, 1] unless told not."""
+        pixels = self._decode(self.denormalise(latents))
+        return pixels.clamp(-1.0, 1.0) if clamp else pixels
+
+    def _decode(self, raw: Tensor, state: StreamState | None = None) -> Tensor:
+        y = self.decoder(self.post_quant_conv(raw.to(self.dtype)), state)
+        return _at_least_float32(unfold_patches(y, self.config.patch_size))
+
+    def forward(
+        self, pixels: Tensor, *, sample: bool = True, generator: torch.Generator | None = None
+    ) -> Reconstruction:
+        """The round trip of training: clip -> posterior -> a draw from it (or its mean) -> clip, not clamped."""
+        mean, logvar = self.posterior(pixels)
+        return Reconstruction(self._decode(draw(mean, logvar, generator) if sample else mean), mean, logvar)
+
+
+def draw(mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """mean + exp(logvar / 2) * standard normal noise, of the same shape. The generator may live on the CPU."""
+    device = mean.device if generator is None else generator.device
+    noise = torch.randn(mean.shape, generator=generator, device=device, dtype=mean.dtype)
+    return mean + torch.exp(0.5 * logvar) * noise.to(mean.device)
+
+
+def fold_patches(pixels: Tensor, patch: int) -> Tensor:
+    """(B, C, T, H, W) -> (B, C * patch^2, T, H / patch, W / patch); channels ordered (C, column, row) in the patch."""
+    if patch == 1:
+        return pixels
+    B, C, T, H, W = pixels.shape
+    x = pixels.reshape(B, C, T, H // patch, patch, W // patch, patch)
+    return x.permute(0, 1, 6, 4, 2, 3, 5).reshape(B, C * patch**2, T, H // patch, W // patch)
+
+
+def unfold_patches(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `fold_patches`."""
+    if patch == 1:
+        return x
+    B, C, T, H, W = x.shape
+    x = x.reshape(B, C // patch**2, patch, patch, T, H, W)
+    return x.permute(0, 1, 4, 5, 3, 6, 2).reshape(B, C // patch**2, T, H * patch, W * patch)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _bad_size(name: str, value: int, step: int, first: int) -> BadSize:
+    below = first + (value - first) // step * step
+    sizes = [s for s in (below, below + step) if s >= max(first, 1)] or [first + step]
+    form = f"{first} + {step}n" if first else f"a multiple of {step}"
+    return BadSize(f"{name} {value} does not fit this tokenizer, which takes {form}; nearest: {_either(sizes)}")
+
+
+def _either(sizes: Sequence[int]) -> str:
+    return " or ".join(map(str, sizes))
