@@ -1,0 +1,1 @@
+"""Denoisers, one readable file per architecture."""

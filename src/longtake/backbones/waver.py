@@ -1,0 +1,368 @@
+"""HybridStreamDiT: a video diffusion transformer of dual-stream blocks followed by single-stream blocks.
+
+Architecture of Waver (arXiv 2508.15761). Video and text tokens form one sequence [video; text] and attend jointly in
+every block. In the first M blocks each of the two streams has its own projections, norms, modulation and feed-forward
+network; in the last N blocks they share all of them. One set of weights does text to video, image to video, first and
+last frame, and continuation: the input is 16 noisy channels + 16 channels of given frames' latents (the latent of a
+black image where nothing is given) + 4 mask channels (1 = given; one latent frame stands for 4 pixel frames).
+
+A block with time modulation (shift, scale, gate for attention, the same for the feed-forward network, adaLN-Zero):
+    x = x + gate_a * out(attention(norm(x) * (1 + scale_a) + shift_a))
+    x = x + gate_f * ffn(norm(x) * (1 + scale_f) + shift_f)
+
+Where the paper is silent:
+- A single-stream block runs attention and feed-forward in sequence, as a dual-stream block does, so that it equals a
+  dual-stream block with tied weights.
+- RMSNorm on q and k runs over each head's features.
+- Positions: rotary over (time, height, width), head features split as in Wan (arXiv 2503.20314); text tokens are not
+  turned, which is position (0, 0, 0). Text order is the text encoder's business. Learned absolute tables, zero at the
+  start, are added to the video tokens at the input. Each of the two can be switched off.
+- A learned type vector is added to the tokens of each stream at the input.
+- modulation="block": every block projects the time condition itself (per stream in dual blocks). "shared": one
+  projection for the model, plus a learned table per block (and per stream in dual blocks), as in Wan.
+- The black latent is one vector per channel, taken from the middle of an encoded black image.
+- Padding tokens of the text are kept out of every attention by `text_mask`, so a prompt gives the same video however
+  far it is padded.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from longtake.errors import BadInput, BadSize
+from longtake.layers.attention import FeedForward
+from longtake.layers.modulation import ModulationProjection, add_gated, linear_fp32, norm_modulate
+from longtake.layers.patching import patchify, unpatchify
+from longtake.layers.positions import FactorisedPositions, timestep_features
+from longtake.layers.rotary import rotary_table, rotate
+from longtake.runtime import AttendPoint, AttnCall, Site, StepInfo, TokenGrid
+
+PARTS = 6  # shift, scale, gate of the attention; shift, scale, gate of the feed-forward network
+
+
+@dataclass
+class BlockCondition:
+    """What every block is given besides the tokens.
+
+    Args:
+        time: (B, D) float32, embedded timestep.
+        rest: (B, D) float32, the rest of the global condition (pooled text), or None.
+        shared: (B, 6, D) float32, the model's shared modulation, or None when blocks project their own.
+        rotary: complex64 (N + L, head_dim/2), or None.
+        mask: bool (B, 1, 1, N + L), True = may be attended, or None = all.
+        info: which forward of which run, None outside one.
+    """
+
+    time: Tensor
+    rest: Tensor | None
+    shared: Tensor | None
+    rotary: Tensor | None
+    mask: Tensor | None
+    info: StepInfo | None
+
+    @property
+    def total(self) -> Tensor:
+        """(B, D) sum of the time and the rest."""
+        return self.time if self.rest is None else self.time + self.rest
+
+
+class BlockModulation(nn.Module):
+    """Shift, scale and gate of one stream of one block, either projected here or a table on top of a shared one."""
+
+    def __init__(self, width: int, kind: str):
+        super().__init__()
+        self.projection = ModulationProjection(width, PARTS) if kind == "block" else None
+        self.table = nn.Parameter(torch.zeros(PARTS, width)) if kind == "shared" else None
+
+    def forward(self, cond: BlockCondition) -> tuple[Tensor, ...]:
+        """Return six float32 tensors (B, 1, D)."""
+        if self.projection is not None:
+            parts = self.projection(cond.total)
+        else:
+            parts = cond.shared + self.table.float()
+        return parts.unsqueeze(2).unbind(1)
+
+
+class Projections(nn.Module):
+    """q, k, v with RMSNorm on q and k, and the output projection, of one stream."""
+
+    def __init__(self, width: int, heads: int, last: bool = False):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.out = None if last else nn.Linear(width, width)
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, N, D) -> q, k float32 and v, each (B, N, H, head_dim)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return _rms(q, self.q_norm), _rms(k, self.k_norm), v
+
+
+def _rms(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    return nn.functional.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
+
+
+def _attend(
+    point: AttendPoint, q: Tensor, k: Tensor, v: Tensor, cond: BlockCondition, grid: TokenGrid, text_len: int
+) -> Tensor:
+    """Turn q and k, attend over the joint sequence. q, k, v (B, S, H, head_dim) -> (B, S, D)."""
+    if cond.rotary is not None:
+        q, k = rotate(q, cond.rotary), rotate(k, cond.rotary)
+    q, k, v = (x.to(v.dtype).transpose(1, 2) for x in (q, k, v))
+    call = AttnCall(q, k, v, grid, text_len, "last", cond.mask)
+    return point(call, cond.info).transpose(1, 2).flatten(2)
+
+
+class DualAttention(nn.Module):
+    """Joint attention with own projections per stream. Returns both streams' outputs before gating."""
+
+    def __init__(self, width: int, site: Site, last: bool):
+        super().__init__()
+        self.video = Projections(width, site.heads)
+        self.text = Projections(width, site.heads, last)
+        self.attend = AttendPoint(site)
+
+    def forward(self, h: Tensor, text: Tensor, cond: BlockCondition, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:
+        streams = zip(self.video.heads_of(h), self.text.heads_of(text), strict=True)
+        q, k, v = (torch.cat(pair, dim=1) for pair in streams)
+        out = _attend(self.attend, q, k, v, cond, grid, text.shape[1])
+        video, words = out.split([h.shape[1], text.shape[1]], dim=1)
+        return self.video.out(video), None if self.text.out is None else self.text.out(words)
+
+
+class DualStreamBlock(nn.Module):
+    """One block with own weights for video and text.
+
+    Args:
+        width, inner: features of a token and of the feed-forward network.
+        site: of its attention.
+        modulation: "block" or "shared".
+        last: the model ends here, so the text output is not needed and has no weights.
+    """
+
+    def __init__(self, width: int, inner: int, site: Site, modulation: str, last: bool = False):
+        super().__init__()
+        self.video_modulation = BlockModulation(width, modulation)
+        self.text_modulation = BlockModulation(width, modulation)
+        self.attention = DualAttention(width, site, last)
+        self.video_ffn = FeedForward(width, inner)
+        self.text_ffn = None if last else FeedForward(width, inner)
+
+    def forward(self, h: Tensor, text: Tensor, cond: BlockCondition, grid: TokenGrid) -> tuple[Tensor, Tensor]:
+        """h (B, N, D) and text (B, L, D) -> the same."""
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.video_modulation(cond)
+        shift_at, scale_at, gate_at, shift_ft, scale_ft, gate_ft = self.text_modulation(cond)
+        video, words = self.attention(
+            norm_modulate(h, shift_a, scale_a), norm_modulate(text, shift_at, scale_at), cond, grid
+        )
+        h = add_gated(h, gate_a, video)
+        h = add_gated(h, gate_f, self.video_ffn(norm_modulate(h, shift_f, scale_f)))
+        if self.text_ffn is None:
+            return h, text
+        text = add_gated(text, gate_at, words)
+        return h, add_gated(text, gate_ft, self.text_ffn(norm_modulate(text, shift_ft, scale_ft)))
+
+
+class SingleAttention(nn.Module):
+    """Joint attention with one set of projections. Takes and returns the joint sequence, before gating."""
+
+    def __init__(self, width: int, site: Site):
+        super().__init__()
+        self.joint = Projections(width, site.heads)
+        self.attend = AttendPoint(site)
+
+    def forward(self, x: Tensor, cond: BlockCondition, grid: TokenGrid) -> Tensor:
+        q, k, v = self.joint.heads_of(x)
+        return self.joint.out(_attend(self.attend, q, k, v, cond, grid, x.shape[1] - grid.tokens))
+
+
+class SingleStreamBlock(nn.Module):
+    """One block that treats video and text tokens alike. Arguments as `DualStreamBlock`."""
+
+    def __init__(self, width: int, inner: int, site: Site, modulation: str):
+        super().__init__()
+        self.modulation = BlockModulation(width, modulation)
+        self.attention = SingleAttention(width, site)
+        self.ffn = FeedForward(width, inner)
+
+    def forward(self, h: Tensor, text: Tensor, cond: BlockCondition, grid: TokenGrid) -> tuple[Tensor, Tensor]:
+        """h (B, N, D) and text (B, L, D) -> the same."""
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(cond)
+        x = torch.cat([h, text], dim=1)
+        x = add_gated(x, gate_a, self.attention(norm_modulate(x, shift_a, scale_a), cond, grid))
+        x = add_gated(x, gate_f, self.ffn(norm_modulate(x, shift_f, scale_f)))
+        return tuple(x.split([h.shape[1], text.shape[1]], dim=1))
+
+
+class HybridStreamDiT(ModelMixin, ConfigMixin):
+    """Waver's denoiser.
+
+    Args:
+        latent_channels: channels of the latents, in and out.
+        mask_channels: mask channels, equal to the tokenizer's stride in time.
+        text_width: features of a text encoder state.
+        width, heads: features of a token, attention heads; width/heads must be even when `rotary`.
+        dual_blocks, single_blocks: M and N.
+        mlp_ratio: features of the feed-forward network / width.
+        patch: latent frames, rows and columns of one token.
+        rotary, absolute: use rotary positions, use learned absolute positions.
+        absolute_size: lengths of the absolute tables (frames, height, width); longer grids interpolate them.
+        theta: base of the rotary frequencies.
+        modulation: "block" or "shared", see the module's docstring.
+        pooled_text: add the projected mean of the text states to the time condition (not in the paper).
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["DualStreamBlock", "SingleStreamBlock"]
+    _repeated_blocks = ["DualStreamBlock", "SingleStreamBlock"]
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 16,
+        mask_channels: int = 4,
+        text_width: int = 128,
+        width: int = 256,
+        heads: int = 4,
+        dual_blocks: int = 2,
+        single_blocks: int = 6,
+        mlp_ratio: float = 4.0,
+        patch: tuple[int, int, int] = (1, 1, 1),
+        rotary: bool = True,
+        absolute: bool = True,
+        absolute_size: tuple[int, int, int] = (5, 8, 8),
+        theta: float = 1e4,
+        modulation: str = "shared",
+        pooled_text: bool = False,
+    ):
+        super().__init__()
+        if width % heads or (rotary and (width // heads) % 2):
+            raise BadInput(f"width {width} with {heads} heads; heads must divide width into an even number of features")
+        if modulation not in ("block", "shared"):
+            raise BadInput(f"modulation {modulation!r} is unknown; use 'block' or 'shared'")
+        if dual_blocks + single_blocks < 1:
+            raise BadInput("0 blocks; dual_blocks + single_blocks must be at least 1")
+        self.patch = tuple(patch)
+        volume = patch[0] * patch[1] * patch[2]
+        self.embed = nn.Linear((2 * latent_channels + mask_channels) * volume, width)
+        self.text_embed = nn.Sequential(nn.Linear(text_width, width), nn.GELU("tanh"), nn.Linear(width, width))
+        self.type_vectors = nn.Parameter(torch.randn(2, width) * 0.02)  # video, text
+        self.positions = FactorisedPositions(tuple(absolute_size), width) if absolute else None
+        self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+        self.pooled_embed = nn.Linear(text_width, width) if pooled_text else None
+        self.shared_modulation = ModulationProjection(width, PARTS) if modulation == "shared" else None
+
+        n_layers, inner = dual_blocks + single_blocks, int(width * mlp_ratio)
+        blocks: list[nn.Module] = []
+        for layer in range(n_layers):
+            name = f"blocks.{layer}.attention"
+            site = Site("attn.joint", layer, n_layers, "joint", name, heads, width // heads)
+            if layer < dual_blocks:
+                blocks.append(DualStreamBlock(width, inner, site, modulation, last=layer == n_layers - 1))
+            else:
+                blocks.append(SingleStreamBlock(width, inner, site, modulation))
+        self.blocks = nn.ModuleList(blocks)
+
+        self.head_modulation = ModulationProjection(width, 2)
+        self.head = nn.Linear(width, latent_channels * volume)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("black_latents", torch.zeros(latent_channels, 1, 1, 1))
+        self.gradient_checkpointing = False
+
+    @torch.no_grad()
+    def set_black_latents(self, tokenizer: nn.Module, size: int = 64) -> None:
+        """Store the latent of a black image, encoded by the tokenizer that this model is trained with.
+
+        Args:
+            tokenizer: has `encode(pixels (1, 3, 1, size, size) in [-1, 1]) -> latents (1, C, 1, h, w)`.
+            size: pixels on a side; the latent in the middle is taken, away from what padding does at the edges.
+        """
+        weight = next(tokenizer.parameters())
+        black = tokenizer.encode(torch.full((1, 3, 1, size, size), -1.0, device=weight.device, dtype=weight.dtype))
+        middle = black[0, :, :1, black.shape[3] // 2, black.shape[4] // 2]
+        self.black_latents.copy_(middle[..., None, None])
+
+    def empty_condition(self, latents: Tensor) -> Tensor:
+        """Condition channels with no frame given, for latents (B, C, T, H, W): black latents, then a mask of zeros."""
+        b, _, *size = latents.shape
+        black = self.black_latents.to(latents).expand(b, -1, *size)
+        return torch.cat([black, black.new_zeros(b, self.config.mask_channels, *size)], dim=1)
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        text_mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        *,
+        info: StepInfo | None = None,
+    ) -> Tensor:
+        """Predict the velocity, noise - data.
+
+        Args:
+            latents: (B, C, T, H, W), noisy.
+            timestep: (B,) or a scalar, sigma * 1000.
+            text: (B, L, text_width), states of the text encoder.
+            text_mask: (B, L) bool, True = a token of the prompt, False = padding; None = no padding.
+            condition: (B, C + mask_channels, T, H, W), latents of given frames (black latents elsewhere) and their
+                mask (1 = given). None = no frame given.
+            info: which forward of which run; for methods only, it never changes what is computed here.
+
+        Returns:
+            (B, C, T, H, W), in the dtype of `latents`.
+
+        Raises:
+            BadSize: the patch does not divide the latents.
+        """
+        b, _, *size = latents.shape
+        if any(n % p for n, p in zip(size, self.patch, strict=True)):
+            raise BadSize(f"latents of {tuple(size)} cannot be cut into patches of {self.patch}; use multiples of them")
+        grid = TokenGrid(*(n // p for n, p in zip(size, self.patch, strict=True)))
+        if condition is None:
+            condition = self.empty_condition(latents)
+
+        h = self.embed(patchify(torch.cat([latents, condition.to(latents.dtype)], dim=1), self.patch))
+        h = h + self.type_vectors[0]
+        if self.positions is not None:
+            h = h + self.positions(grid)
+        words = self.text_embed(text) + self.type_vectors[1]
+        cond = self._block_condition(timestep.expand(b), text, text_mask, grid, info)
+
+        for block in self.blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                h, words = self._gradient_checkpointing_func(block, h, words, cond, grid)
+            else:
+                h, words = block(h, words, cond, grid)
+
+        shift, scale = self.head_modulation(cond.total).unsqueeze(2).unbind(1)
+        velocity = self.head(norm_modulate(h, shift, scale))
+        return unpatchify(velocity, grid, self.patch).to(latents.dtype)
+
+    def _block_condition(
+        self, timestep: Tensor, text: Tensor, text_mask: Tensor | None, grid: TokenGrid, info: StepInfo | None
+    ) -> BlockCondition:
+        first, act, second = self.time_embed
+        time = linear_fp32(second, act(linear_fp32(first, timestep_features(timestep))))
+        rest = None
+        if self.pooled_embed is not None:
+            keep = torch.ones_like(text[..., :1]) if text_mask is None else text_mask[..., None].to(text.dtype)
+            rest = linear_fp32(self.pooled_embed, (text * keep).sum(1) / keep.sum(1).clamp(min=1))
+        total = time if rest is None else time + rest
+        shared = None if self.shared_modulation is None else self.shared_modulation(total)
+        rotary = None
+        if self.config.rotary:
+            head_dim = self.config.width // self.config.heads
+            extra, device = text.shape[1], text.device
+            rotary = rotary_table(grid, head_dim, extra=extra, theta=self.config.theta, device=device)
+        mask = None
+        if text_mask is not None:
+            video = text_mask.new_ones(text_mask.shape[0], grid.tokens)
+            mask = torch.cat([video, text_mask], dim=1)[:, None, None].bool()
+        return BlockCondition(time, rest, shared, rotary, mask, info)

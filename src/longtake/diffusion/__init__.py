@@ -1,0 +1,1 @@
+"""Objectives, guidance, conditions and the sampling loop."""
