@@ -1,0 +1,249 @@
+"""Train the starter's text encoder: a small T5 that translates any caption of a scene into its attributes.
+
+The task is text to text, as T5 was made for: the caption (one of several paraphrases, sometimes inside words that say
+nothing) goes in, the scene's canonical line comes out: "red ball roll-left ; blue cube still ; behind ; plain grey ; ...".
+To answer, the encoder must bind each word to the object that it belongs to, which is what the denoiser needs from it.
+The decoder is thrown away; the encoder and the tokenizer are saved in the layout that any T5 is loaded from.
+
+    python -m longtake.training.text_encoder --out runs/text
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich import print_json
+from rich.progress import track
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
+
+from longtake.data.scenes.captions import canonical
+from longtake.data.scenes.sampling import SceneOptions, sample_scene
+from longtake.data.scenes.world import COLOURS, MOTIONS, SHAPES, TEXTURES
+from longtake.errors import BadData
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+Pair = tuple[str, str]
+
+GENERAL_WORDS = """
+a about above across after again against air all along also always an and animal another any are arm around as at away
+baby back bag bank bar be beach bear beautiful because bed behind below bench beside best between big bike bird blurry
+board boat body book both bottle bottom boy branch bread bridge bright bring building burn bus but butterfly by cake
+calm camera candle car carry cartoon cat catch chair chase child cinematic circle city clean clear climb clip close
+cloud clouds coast coat coffee cold colour color colourful come corner cow crowd cup curtain cut dance dark day deep
+desert desk detail detailed dog door down dragon draw dress drift drink drive drop duck early earth eat edge egg empty
+end evening eye face fall far farm fast feather field fire fish flag flat floor flow flower fly fog food foot for forest
+four fox fresh friend from front fruit full garden ghost giant girl glass go golden good grass great ground group grow
+hair hand hang happy hat have he head heavy high highly hill hold home horse hot house huge ice in inside into island
+its job jump jungle keep kitchen kite lake lamp land landscape large late lava leaf left leg light like line lion little
+long look loop low machine man many map market meadow metal middle mirror mist moment monkey moon morning mountain mouse
+mouth move moving much music near neon new next night no noise nose not ocean of off old on one open orange or other out
+over paint painting paper park path people person photo photograph picture piece pink place plane planet plant plate
+play pool portrait pour pull push quality quick quiet rabbit rain rainbow realistic red ride right ring rise river road
+robot rock roof room round run sad sail sand scene screen sea season see shadow sharp she ship shirt shoe shop short
+show side silver sit skate sky sleep slow slowly small smile smoke smooth snow soft some space spin sports spring square
+stand star stand stairs station step still stone stop storm street strong style sugar summer sun sunset surf sweet swim
+table tail take tall that the their then there they thick thin thing this three through time to together top tower town
+toward towards toy track train tree truck turn two umbrella under until up van very video view village walk wall warm
+watch water wave we weather wheel where which while white wild wind window wing winter with woman wood wooden word world
+yard year yellow you young zoom
+""".split()
+"""Common words that give the tokenizer sub-words for prompts about other things than scenes."""
+
+_FILLERS = ("a video of {}", "video: {}", "{}, high quality", "a clip where {}", "{}, detailed, 3d render", "we see {}")
+
+
+def train_tokenizer(
+    captions: Sequence[str], *, vocab_size: int = 1024, max_length: int = 64
+) -> PreTrainedTokenizerFast:
+    """Train a lower-casing byte-level BPE on captions and common words.
+
+    Every byte is in the vocabulary, so no prompt in any script contains an unknown token; words of the captions become
+    one token each. Ids 0, 1, 2 are pad, end and unknown, as in T5; `max_length` counts the end mark.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # Captions repeat their few words thousands of times, so those merge first; the common words share what is left.
+    tokenizer.train_from_iterator([*captions, *(" ".join(GENERAL_WORDS),) * 2], trainer)
+    end = tokenizer.token_to_id("</s>")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", end)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=max_length,
+        padding_side="right",
+        truncation_side="right",
+    )
+
+
+def scene_pairs(seeds: Sequence[int], options: SceneOptions | None = None) -> list[Pair]:
+    """Return (caption, attribute line) of every paraphrase of the scenes sampled from `seeds`."""
+    scenes = (sample_scene(seed, options or SceneOptions()) for seed in seeds)
+    return [(caption, canonical(scene.attributes)) for scene in scenes for caption in scene.captions]
+
+
+def small_t5(
+    vocab_size: int, *, generator: torch.Generator, width: int = 128, layers: int = 3, heads: int = 4
+) -> T5ForConditionalGeneration:
+    """Build the T5 that is trained: `layers` encoder blocks, two decoder blocks, gated GELU, no dropout.
+
+    Weights are drawn from `generator` by T5's rule: N(0, 1 / inputs) for linear maps, queries divided by sqrt(head
+    width) besides, since T5 does not scale its scores; N(0, 1) for embeddings.
+    """
+    config = T5Config(
+        vocab_size=vocab_size,
+        d_model=width,
+        d_kv=width // heads,
+        d_ff=3 * width,
+        num_layers=layers,
+        num_decoder_layers=2,
+        num_heads=heads,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        relative_attention_max_distance=64,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    model = T5ForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                spread = 1.0 if name.startswith("shared") else weight.shape[1] ** -0.5
+                weight.normal_(0, spread / math.sqrt(config.d_kv) if ".q." in name else spread, generator=generator)
+    return model
+
+
+def train_text_encoder(
+    pairs: Sequence[Pair],
+    out: str | Path,
+    *,
+    steps: int = 700,
+    batch: int = 48,
+    learning_rate: float = 3e-3,
+    vocab_size: int = 1024,
+    max_length: int = 64,
+    width: int = 128,
+    layers: int = 3,
+    seed: int = 0,
+    held_out: Sequence[Pair] = (),
+) -> dict[str, float]:
+    """Train tokenizer and T5 on (caption, attribute line) pairs and save `out/text_tokenizer` and `out/text_encoder`.
+
+    Returns `loss` (mean of the last 20 steps), `seconds`, `parameters` (of the encoder) and, when `held_out` pairs are
+    given, `accuracy`: the share of target tokens predicted right given those before them. The same numbers are written
+    to `out/text_encoder.json`. Raises BadData when there are no pairs.
+    """
+    if not pairs:
+        raise BadData("no captions to train a text encoder on: expected at least one (caption, attributes) pair")
+    start = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    tokenizer = train_tokenizer([text for pair in pairs for text in pair], vocab_size=vocab_size, max_length=max_length)
+    model = small_t5(len(tokenizer), generator=generator, width=width, layers=layers)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    warm_up = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda step: min((step + 1) / warm_up, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))),
+    )
+    losses: list[float] = []
+    model.train()
+    for _ in track(range(steps), description="text encoder", transient=True):
+        rows = torch.randint(len(pairs), (batch,), generator=generator).tolist()
+        drawn = [(_fill(pairs[row][0], generator), pairs[row][1]) for row in rows]
+        loss = nn.functional.cross_entropy(*_logits_and_labels(model, tokenizer, drawn), ignore_index=-100)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+    model.eval()
+    encoder = _encoder_half(model)
+    report = {
+        "loss": sum(losses[-20:]) / len(losses[-20:]),
+        "seconds": time.perf_counter() - start,
+        "steps": steps,
+        "parameters": sum(p.numel() for p in encoder.parameters()),
+    }
+    if held_out:
+        report["accuracy"] = _accuracy(model, tokenizer, held_out)
+    out = Path(out)
+    encoder.save_pretrained(out / "text_encoder")
+    tokenizer.save_pretrained(out / "text_tokenizer")
+    (out / "text_encoder.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _fill(caption: str, generator: torch.Generator) -> str:
+    """Put one caption in six inside words that say nothing, so that the encoder learns to look past them."""
+    if torch.rand((), generator=generator) > 1 / 6:
+        return caption
+    return _FILLERS[int(torch.randint(len(_FILLERS), (), generator=generator))].format(caption)
+
+
+def _logits_and_labels(
+    model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]
+) -> tuple[Tensor, Tensor]:
+    """Return next-token logits (B * L, V) under teacher forcing and labels (B * L,), -100 at padding."""
+    captions = tokenizer([caption for caption, _ in pairs], padding=True, truncation=True, return_tensors="pt")
+    targets = tokenizer([line for _, line in pairs], padding=True, truncation=True, return_tensors="pt")
+    labels = targets["input_ids"].masked_fill(targets["attention_mask"] == 0, -100)
+    logits = model(
+        input_ids=captions["input_ids"],
+        attention_mask=captions["attention_mask"],
+        decoder_input_ids=nn.functional.pad(targets["input_ids"][:, :-1], (1, 0), value=0),  # shifted right
+    ).logits
+    return logits.flatten(0, 1), labels.flatten()
+
+
+@torch.no_grad()
+def _accuracy(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> float:
+    logits, labels = _logits_and_labels(model, tokenizer, pairs)
+    real = labels != -100
+    return (logits.argmax(-1) == labels)[real].float().mean().item()
+
+
+def _encoder_half(model: T5ForConditionalGeneration) -> T5EncoderModel:
+    """Copy the shared embedding and the encoder into the class that pipelines load."""
+    encoder = T5EncoderModel(model.config)
+    own = encoder.state_dict()
+    encoder.load_state_dict({key: value for key, value in model.state_dict().items() if key in own})
+    return encoder.eval()
+
+
+def main() -> None:
+    """Train on sampled scenes and print what came out; a quarter of the scenes uses all that the renderer knows."""
+    parser = argparse.ArgumentParser(description="train the starter's text encoder on captions of scenes")
+    parser.add_argument("--out", required=True, help="folder for text_encoder/ and text_tokenizer/")
+    parser.add_argument("--scenes", type=int, default=16_000)
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    everything = SceneOptions(shapes=SHAPES, colours=tuple(COLOURS), textures=("house", *TEXTURES), motions=MOTIONS)
+    first = options.seed * options.scenes
+    cut = first + options.scenes * 3 // 4
+    pairs = scene_pairs(range(first, cut)) + scene_pairs(range(cut, first + options.scenes), everything)
+    held_out = scene_pairs(range(64), SceneOptions(split="held-out"))
+    report = train_text_encoder(pairs, options.out, steps=options.steps, seed=options.seed, held_out=held_out)
+    print_json(data=report)
+
+
+if __name__ == "__main__":
+    main()
