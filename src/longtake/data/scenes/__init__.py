@@ -3,6 +3,17 @@
 from longtake.data.scenes.captions import canonical, write_captions
 from longtake.data.scenes.rendering import render_scenes
 from longtake.data.scenes.sampling import SceneOptions, is_held_out, sample_scene
+from longtake.data.scenes.store import SceneDataset, prerender
 from longtake.data.scenes.world import Scene
 
-__all__ = ["Scene", "SceneOptions", "canonical", "is_held_out", "render_scenes", "sample_scene", "write_captions"]
+__all__ = [
+    "Scene",
+    "SceneDataset",
+    "SceneOptions",
+    "canonical",
+    "is_held_out",
+    "prerender",
+    "render_scenes",
+    "sample_scene",
+    "write_captions",
+]

@@ -59,9 +59,13 @@ class SceneOptions:
             raise BadInput(f"scene split '{self.split}' is none of train, held-out, all.")
 
 
+STARTER = SceneOptions()
+"""The vocabulary of the starter: all defaults."""
+
+
 def sample_scene(
     seed: int,
-    options: SceneOptions = SceneOptions(),
+    options: SceneOptions = STARTER,
     *,
     identity_seed: int | None = None,
     garment_seed: int | None = None,
