@@ -26,7 +26,7 @@ class FrameFolder:
     def __init__(self, path: Path, fps: float = FOLDER_FPS) -> None:
         self.path = path
         self.fallbacks = 0
-        self.files = _ordered(path, _list_images(path))
+        self.files = order_frames(path, _list_images(path))
         height, width = self._decode(0).shape[:2]
         count = len(self.files)
         rate = Fraction(fps).limit_denominator(1001)
@@ -85,7 +85,8 @@ def _list_images(path: Path) -> list[str]:
     return names
 
 
-def _ordered(path: Path, names: list[str]) -> list[str]:
+def order_frames(path: Path, names: list[str]) -> list[str]:
+    """Names of the frames of ``path`` in order, see `FrameFolder`; BadVideo when two of them have one number."""
     numbers = {name: re.findall(r"\d+", Path(name).stem) for name in names}
     if not any(numbers.values()):
         return sorted(names)
