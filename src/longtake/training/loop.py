@@ -1,0 +1,490 @@
+"""The training loop: one function for every task, from one CPU process to sharded GPUs.
+
+What makes a resumed run bit-identical to an unbroken one: the order of the data and every sample's noise are functions
+of (seed, position in the stream); the global random state is stored; losses are recorded for every step and rows behind
+the checkpoint are cut on resume. What makes the number of processes irrelevant: ``batch_size`` counts the clips of all
+processes, each sample has a seed of its own, and gradients are means over equal shares.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from longtake.data.order import ResumableOrder, mix_seed
+from longtake.errors import BadOutput, BadRecipe, TrainingDiverged
+from longtake.training.checkpoints import find_checkpoint, read_checkpoint, read_state, write_checkpoint
+from longtake.training.curves import Curve, draw_curves, open_board
+from longtake.training.ema import Ema
+from longtake.training.export import export_task, write_samples
+from longtake.training.optimizers import build_optimizers, optimizer_tensors, set_rate
+from longtake.training.parallel import World, any_in_world, joined_world, local, mean_over_world, shard
+from longtake.training.progress import Progress, clock
+from longtake.training.recipe import Recipe, load_recipe, to_yaml
+from longtake.training.schedule import rate_share
+from longtake.training.tasks import Batch, Task, build_task
+
+
+@dataclass
+class Result:
+    """How a training ended.
+
+    Attributes:
+        out: the run's folder. export: the exported folder, or None.
+        step: completed steps. stopped: "finished", "time limit" or "signal".
+        seconds: of this and all earlier sittings.
+        before, after: held-out values at step 0 and at the end (empty without validation).
+    """
+
+    out: Path
+    step: int
+    stopped: str
+    seconds: float
+    export: Path | None = None
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+
+
+def train(recipe: str | Path, overrides: Sequence[str] = (), *, resume: bool = False) -> list[Result]:
+    """Train what a recipe file says, all its stages in order.
+
+    Args:
+        recipe: path of a YAML file, see `longtake.training.recipe`.
+        overrides: ``key=value`` pairs that win over the file.
+        resume: go on from the latest checkpoint of each stage (from the start where there is none).
+
+    Returns:
+        One result per stage; the last one says why training stopped.
+
+    Raises:
+        BadRecipe, BadData, BadOutput, UnknownModel: what was asked for cannot be trained.
+        TrainingDiverged: the loss or the gradient is not finite; the last good checkpoint is named.
+    """
+    results = []
+    for stage in load_recipe(recipe, overrides):
+        results.append(run(stage, resume=resume))
+        if results[-1].stopped != "finished":
+            break
+    return results
+
+
+def run(recipe: Recipe, *, resume: bool = False, task: Callable[[Recipe, World], Task] = build_task) -> Result:
+    """Train one stage; see `train`. ``task`` builds what is trained."""
+    out = Path(recipe.out)
+    with torch.random.fork_rng(), joined_world(recipe.parallel, recipe.device) as world, _stop_flag() as stop:
+        _check_split(recipe, world)
+        begun = find_checkpoint(out / "checkpoints")
+        if begun is not None and not resume:
+            raise BadOutput(
+                f"{out} holds a training at step {read_state(begun)['step']}: resume it (--resume), or choose another "
+                "folder (out=...)."
+            )
+        try:
+            (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (out / "recipe.yaml").write_text(to_yaml(recipe)) if world.main else None
+        except OSError as error:
+            raise BadOutput(f"{out}: cannot be written ({error.strerror}).") from error
+        torch.manual_seed(mix_seed(recipe.seed, 0))  # noqa: TID251  new weights and dropout draw from the global state
+        return _Run(recipe, out, world, task(recipe, world), begun).go(stop)
+
+
+class _Loss(nn.Module):
+    """The task's loss as a module, which is what DDP wraps: its hooks act on `forward`."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task, self.trained = task, nn.ModuleDict(task.modules)
+
+    def forward(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.task.loss(batch, seeds)
+
+
+class _Run:
+    """One stage's state: networks, optimisers, average, data order, curves."""
+
+    def __init__(self, recipe: Recipe, out: Path, world: World, task: Task, begun: Path | None) -> None:
+        self.recipe, self.out, self.world, self.task = recipe, out, world, task
+        self.train_set, self.held_out = task.data()
+        for module in task.modules.values():
+            module.train()
+        if recipe.gradient_checkpointing:
+            for module in task.modules.values():
+                getattr(module, "enable_gradient_checkpointing", getattr(module, "gradient_checkpointing_enable", id))()
+        if world.kind in ("fsdp", "hsdp"):
+            shard(task.modules.values(), world)
+        self.parameters = {
+            f"{name}.{inner}": p
+            for name, module in task.modules.items()
+            for inner, p in module.named_parameters()
+            if p.requires_grad
+        }
+        self.optimizers = build_optimizers(task.modules, self.parameters, recipe.optimizer)
+        self.ema = Ema(self.parameters, recipe.ema.decay)
+        self.loss: nn.Module = _Loss(task)
+        if world.kind == "ddp":
+            self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
+        self.step, self.position, self.seconds = 0, 0, 0.0
+        self.best, self.before = math.inf, {}
+        if begun is not None:
+            self._restore(begun)
+        board = open_board(out / "board", self.step) if world.main else None
+        self.curve = Curve(out / "loss.csv", self.step, board) if world.main else None
+        self.held_out_curve = Curve(out / "validation.csv", self.step, board, "validation") if world.main else None
+        self.pending: list[tuple[int, Tensor, float]] = []
+        self.part_names: list[str] = []
+        self.last: dict[str, float] = {}
+        self.last_checkpoint = self.step if begun is not None else -1
+
+    # ------------------------------------------------------------------------------------------------- the loop
+
+    def go(self, stop: threading.Event) -> Result:
+        recipe, world = self.recipe, self.world
+        began, carried = time.monotonic(), self.seconds
+        stopped, held = "finished", {}
+        progress = Progress(recipe.name, self.step, recipe.steps, recipe.data.batch_size, quiet=not world.main)
+        with progress:
+            self._greet(progress)
+            if self.step == 0 and recipe.validation.every:
+                self.before = held = self._validate(progress)
+            batches = self._batches()
+            while self.step < recipe.steps:
+                self._train_step(*next(batches))
+                at_end = self.step == recipe.steps
+                look = at_end or self.step % recipe.log_every == 0
+                if look:
+                    self._flush(progress)
+                if world.size == 1 or look:
+                    late = recipe.minutes is not None and time.monotonic() - began > 60 * recipe.minutes
+                    if any_in_world(late or stop.is_set(), world) and not at_end:
+                        stopped = "signal" if stop.is_set() or not late else "time limit"
+                improved = False
+                if _due(self.step, recipe.validation.every) or (at_end and recipe.validation.every):
+                    held = self._validate(progress)
+                    improved = held["loss"] < self.best
+                    self.best = min(self.best, held["loss"])
+                if _due(self.step, recipe.samples.every) or (at_end and recipe.samples.every):
+                    self._sample(progress)
+                self.seconds = carried + time.monotonic() - began
+                save_best = improved and recipe.checkpoint.best
+                if at_end or stopped != "finished" or save_best or _due(self.step, recipe.checkpoint.every):
+                    self._checkpoint(progress, save_best)
+                if stopped != "finished":
+                    break
+            export = None
+            if recipe.export and stopped == "finished":
+                export = self._export(progress, finish=True)
+            self._farewell(progress, stopped, held)
+        return Result(self.out, self.step, stopped, self.seconds, export, self.before, held)
+
+    def _train_step(self, batch: list[Batch], seeds: list[list[int]]) -> None:
+        """One optimiser step over this process's micro-batches."""
+        recipe, last = self.recipe.optimizer, len(batch) - 1
+        total: list[Tensor] = []
+        for number, (part, part_seeds) in enumerate(zip(batch, seeds, strict=True)):
+            with self._synchronised(number == last):
+                with self._autocast():
+                    loss, parts = self.loss(part, part_seeds)
+                (loss / len(batch)).backward()
+            self.part_names = list(parts)
+            total.append(torch.stack([loss.detach(), *(value.detach() for value in parts.values())]).float())
+        weights = list(self.parameters.values())
+        bound = recipe.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(weights, bound, foreach=True)
+        norm = getattr(norm, "full_tensor", lambda: norm)()
+        share = rate_share(self.step, self.recipe.steps, self.recipe.schedule)
+        set_rate(self.optimizers, share)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.step)
+        self.step += 1
+        self.position += self.recipe.data.batch_size
+        mean = total[0] if len(total) == 1 else torch.stack(total).mean(0)
+        self.pending.append((self.step, torch.cat([mean, norm.detach().float().view(1)]), share * recipe.lr))
+
+    @contextmanager
+    def _synchronised(self, last: bool) -> Iterator[None]:
+        """Exchange gradients in the last micro-batch only."""
+        if isinstance(self.loss, DistributedDataParallel) and not last:
+            with self.loss.no_sync():
+                yield
+            return
+        if self.world.kind in ("fsdp", "hsdp"):
+            for module in self.task.modules.values():
+                module.set_requires_gradient_sync(last)  # type: ignore[operator]
+        yield
+
+    def _autocast(self) -> Any:
+        if self.recipe.precision == "bf16":
+            return torch.autocast(self.world.device.type, torch.bfloat16, cache_enabled=self.world.size == 1)
+        return nullcontext()
+
+    # ------------------------------------------------------------------------------------------------- data
+
+    def _batches(self) -> Iterator[tuple[list[Batch], list[list[int]]]]:
+        """Endless micro-batches of this process with their samples' seeds, from `position` on."""
+        data, world = self.recipe.data, self.world
+        mine = data.batch_size // world.size
+        order = ResumableOrder(
+            len(self.train_set),  # type: ignore[arg-type]
+            mine,
+            seed=self.recipe.seed,
+            rank=world.rank,
+            world=world.size,
+            with_epoch=True,
+        )
+        state = {"seed": self.recipe.seed, "size": order.size, "step": self.step, "position": self.position}
+        order.load_state_dict(state)
+        loader = _loader(self.train_set, order, data.workers, world, self.recipe.seed)
+        small = mine // data.accumulate
+        first = self.position + world.rank * mine
+        for items in loader:
+            seeds = [mix_seed(self.recipe.seed, 1, first + i) for i in range(mine)]
+            cuts = range(0, mine, small)
+            yield [collate(items[i : i + small], world.device) for i in cuts], [seeds[i : i + small] for i in cuts]
+            first += data.batch_size
+
+    def _held_out_batches(self) -> Iterator[tuple[Batch, list[int]]]:
+        """This process's share of the held-out clips; all processes get equally many."""
+        world, count = self.world, len(self.held_out)  # type: ignore[arg-type]
+        each = count // world.size if count >= world.size else count
+        first = world.rank * each if count >= world.size else 0
+        small = max(1, self.recipe.validation.batch_size // world.size)
+        for start in range(first, first + each, small):
+            indices = range(start, min(start + small, first + each))
+            items = [self.held_out[i] for i in indices]
+            yield collate(items, world.device), [mix_seed(self.recipe.seed, 2, i) for i in indices]
+
+    # ------------------------------------------------------------------------------------------------- looks
+
+    def _flush(self, progress: Progress) -> None:
+        """Read the losses of the steps since the last look; the only place that waits for the device."""
+        if not self.pending:
+            return
+        table = mean_over_world(torch.stack([values for _, values, _ in self.pending]), self.world).tolist()
+        rows = []
+        for (step, _, rate), values in zip(self.pending, table, strict=True):
+            row = {"step": step, **dict(zip(["loss", *self.part_names, "gradient"], values, strict=True)), "lr": rate}
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"])):
+                if self.curve is not None:
+                    self.curve.add(rows)
+                raise TrainingDiverged(self._diverged(row))
+            rows.append(row)
+        self.pending.clear()
+        if self.curve is not None:
+            self.curve.add(rows)
+        self.last = rows[-1]
+        progress.show(self.step, {key: rows[-1][key] for key in ("loss", *self.part_names, "lr")})
+
+    def _diverged(self, row: dict[str, float]) -> str:
+        what = "loss" if not math.isfinite(row["loss"]) else "gradient"
+        good = find_checkpoint(self.out / "checkpoints")
+        kept = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        return (
+            f"step {row['step']}: the {what} is {row[what]}; training stopped, {kept}; lower optimizer.lr or "
+            "optimizer.clip_norm and resume."
+        )
+
+    @torch.no_grad()
+    def _validate(self, progress: Progress) -> dict[str, float]:
+        """Held-out values with the averaged weights."""
+        progress.pause()
+        sums: dict[str, Tensor] = {}
+        count = 0
+        with self._averaged(), self._autocast():
+            for batch, seeds in self._held_out_batches():
+                for name, each in self.task.validate(batch, seeds).items():
+                    sums[name] = sums.get(name, 0) + each.double().sum()
+                count += len(seeds)
+        values = mean_over_world(torch.stack(list(sums.values())) / count, self.world).tolist()
+        held = dict(zip(sums, values, strict=True))
+        if self.held_out_curve is not None:
+            self.held_out_curve.add([{"step": self.step, **held}])
+        progress.say(f"{self.recipe.name}: held out at step {self.step}: {_words(held)}")
+        progress.go_on()
+        return held
+
+    @torch.no_grad()
+    def _sample(self, progress: Progress) -> None:
+        progress.pause()
+        with self._averaged(), self._autocast():
+            clips = self.task.sample()
+        if self.world.main:
+            sheet = write_samples(self.out / "samples", self.step, clips)
+            if sheet:
+                progress.say(f"{self.recipe.name}: samples in {sheet}")
+        progress.go_on()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights are in place and the networks in evaluation mode."""
+        modules = list(self.task.modules.values())
+        with self.ema.swapped_in():
+            for module in modules:
+                module.eval()
+                _forget_gathered(module)
+            try:
+                yield
+            finally:
+                for module in modules:
+                    module.train()
+                    _forget_gathered(module)
+
+    # ------------------------------------------------------------------------------------------------- keeping
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint stores as tensors, under one flat name each."""
+        tensors = {
+            f"model.{name}.{inner}": value.detach()
+            for name, module in self.task.modules.items()
+            for inner, value in module.state_dict().items()
+        }
+        tensors |= {f"ema.{name}": value for name, value in self.ema.tensors.items()}
+        return tensors | {
+            f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizers, self.parameters).items()
+        }
+
+    def _checkpoint(self, progress: Progress, best: bool) -> None:
+        progress.pause()
+        self._flush(progress)
+        state = {
+            "position": self.position,
+            "data_size": len(self.train_set),  # type: ignore[arg-type]
+            "seed": self.recipe.seed,
+            "seconds": self.seconds,
+            "best": self.best if math.isfinite(self.best) else None,
+            "before": self.before,
+            "world_size": self.world.size,
+        }
+        keep = self.recipe.checkpoint.keep
+        root = self.out / "checkpoints"
+        write_checkpoint(root, self.step, self._tensors(), state, self.world, keep=keep, best=best)
+        self.last_checkpoint = self.step
+        if self.world.main:
+            draw_curves(self.out)
+        if self.recipe.checkpoint.export and self.step < self.recipe.steps:
+            self._export(progress, finish=False)
+        progress.go_on()
+
+    def _restore(self, folder: Path) -> None:
+        state = read_checkpoint(folder, self._tensors(), self.world)
+        if state["seed"] != self.recipe.seed or state["data_size"] != len(self.train_set):  # type: ignore[arg-type]
+            raise BadRecipe(
+                f"{folder}: was trained on {state['data_size']} clips with seed {state['seed']}, the recipe gives "
+                f"{len(self.train_set)} with seed {self.recipe.seed}; resume with the same, or choose another out."  # type: ignore[arg-type]
+            )
+        self.step, self.position, self.seconds = state["step"], state["position"], state["seconds"]
+        self.best = math.inf if state["best"] is None else state["best"]
+        self.before = state["before"]
+
+    def _export(self, progress: Progress, *, finish: bool) -> Path:
+        progress.pause()
+        with self._averaged():
+            if finish:
+                with torch.no_grad(), self._autocast():
+                    self.task.finish()
+            folder = export_task(self.task, self.out / "export", self.world)
+        progress.say(f"{self.recipe.name}: exported to {folder}")
+        progress.go_on()
+        return folder
+
+    # ------------------------------------------------------------------------------------------------- words
+
+    def _greet(self, progress: Progress) -> None:
+        numbers = ", ".join(
+            f"{name} {sum(local(p).numel() for p in module.parameters()) / 1e6:.2f} M"
+            for name, module in self.task.modules.items()
+        )
+        at = f" from step {self.step}" if self.step else ""
+        progress.say(
+            f"{self.recipe.name}: training {numbers} on {len(self.train_set)} clips, "  # type: ignore[arg-type]
+            f"{self.recipe.steps} steps of {self.recipe.data.batch_size}{at}, into {self.out}"
+        )
+
+    def _farewell(self, progress: Progress, stopped: str, held: dict[str, float]) -> None:
+        progress.say(f"{self.recipe.name}: {stopped} at step {self.step} after {clock(self.seconds)}")
+        if self.before and held:
+            progress.say(f"{self.recipe.name}: held out before: {_words(self.before)}; after: {_words(held)}")
+        if stopped != "finished":
+            progress.say(f"{self.recipe.name}: go on with --resume")
+
+
+def collate(items: Sequence[dict[str, Any]], device: torch.device) -> Batch:
+    """Items of one size -> a batch: tensors stacked (B, ...) on the device, everything else in lists."""
+    batch: Batch = {}
+    for key, value in items[0].items():
+        values = [item[key] for item in items]
+        if isinstance(value, Tensor):
+            batch[key] = torch.stack(values).to(device, non_blocking=True)
+        else:
+            batch[key] = values
+    return batch
+
+
+def _loader(dataset: Dataset[Any], order: ResumableOrder, workers: int, world: World, seed: int) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=list,
+        pin_memory=world.device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator().manual_seed(seed),  # keeps the loader away from the global random state
+    )
+
+
+def _check_split(recipe: Recipe, world: World) -> None:
+    data = recipe.data
+    if data.batch_size % (world.size * data.accumulate):
+        raise BadRecipe(
+            f"data.batch_size: {data.batch_size} clips do not divide among {world.size} processes x "
+            f"{data.accumulate} micro-batches; use a multiple of {world.size * data.accumulate}."
+        )
+
+
+def _forget_gathered(module: nn.Module) -> None:
+    """Make FSDP gather the weights again, which have changed under it."""
+    for inner in module.modules():
+        reshard = getattr(inner, "reshard", None)
+        if callable(reshard):
+            reshard()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _words(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+@contextmanager
+def _stop_flag() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, so that the loop ends with a checkpoint; a second signal acts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

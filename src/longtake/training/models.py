@@ -1,0 +1,69 @@
+"""Networks for a training: new from a configuration, or loaded from a trained folder."""
+
+from pathlib import Path
+from typing import Any
+
+from longtake.errors import BadRecipe, UnknownModel
+from longtake.training.recipe import ModelRecipe, TextRecipe, check_arguments
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a shipped starter's name, or the folder itself.
+
+    Raises:
+        UnknownModel: there is neither.
+    """
+    import longtake
+
+    shipped = Path(longtake.__file__).parent / "starters" / name
+    for folder in (shipped, Path(name)):
+        if folder.is_dir():
+            return folder
+    raise UnknownModel(f"init_from: '{name}' is neither a starter that is shipped nor a folder; check the path.")
+
+
+def build_tokenizer(recipe: ModelRecipe) -> Any:
+    """A `CausalVAE`: from ``init_from`` (a tokenizer folder, or a pipeline that holds one) or new."""
+    from longtake.tokenizers.causal_vae import CausalVAE
+
+    return _build(CausalVAE, recipe, "tokenizer", ("tokenizer", "vae"))
+
+
+def build_backbone(recipe: ModelRecipe) -> Any:
+    """A `HybridStreamDiT`: from ``init_from`` (its folder, or a pipeline that holds one) or new."""
+    from longtake.backbones.waver import HybridStreamDiT
+
+    return _build(HybridStreamDiT, recipe, "backbone", ("transformer",))
+
+
+def build_text(recipe: TextRecipe) -> tuple[Any, Any]:
+    """The text encoder and its tokenizer from a folder that holds ``text_encoder`` and ``text_tokenizer``."""
+    from longtake.pipelines.text import load_text_encoder
+
+    if recipe.init_from is None:
+        raise BadRecipe("text.init_from: missing; a generator needs a trained text encoder (a folder or 'starter').")
+    folder = model_folder(recipe.init_from)
+    words, encoder = load_text_encoder(folder / "text_encoder", folder / "text_tokenizer")
+    return encoder.requires_grad_(recipe.train), words
+
+
+def _build(kind: Any, recipe: ModelRecipe, section: str, inside: tuple[str, ...]) -> Any:
+    if recipe.init_from is None:
+        check_arguments(kind.__init__, recipe.config, f"{section}.config")
+        try:
+            return kind(**recipe.config)
+        except (TypeError, ValueError) as error:
+            raise BadRecipe(f"{section}.config: {error}.") from error
+    if recipe.config:
+        raise BadRecipe(f"{section}: init_from brings its own configuration; leave out {section}.config.")
+    folder = model_folder(recipe.init_from)
+    for part in inside:
+        if (folder / part / "config.json").is_file():
+            folder = folder / part
+            break
+    if not (folder / "config.json").is_file():
+        raise UnknownModel(f"{section}.init_from: no {kind.__name__} in {folder}: config.json is missing.")
+    try:
+        return kind.from_pretrained(str(folder), low_cpu_mem_usage=False).float()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UnknownModel(f"{section}.init_from: {folder} holds no {kind.__name__} that loads ({error}).") from error

@@ -1,0 +1,93 @@
+"""Optimisers: AdamW, or Muon for the matrices inside the blocks and AdamW for everything else.
+
+Muon orthogonalises the momentum of a whole matrix, which is meant for hidden layers. Input and output projections,
+embeddings, norms and biases keep AdamW. Muon's update is scaled to the size that AdamW's has
+(``adjust_lr_fn="match_rms_adamw"``: 0.2 * sqrt(max(rows, columns))), so one learning rate serves both.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from longtake.training.recipe import OptimizerRecipe
+
+_STATE = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), torch.optim.Muon: ("momentum_buffer",)}
+
+
+def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
+    """Names of the parameters that Muon takes: weights of linear layers inside the entries of an ``nn.ModuleList``."""
+    names = set()
+    for name, module in modules.items():
+        blocks = {
+            f"{list_name}.{index}." if list_name else f"{index}."
+            for list_name, inner in module.named_modules()
+            if isinstance(inner, nn.ModuleList)
+            for index in range(len(inner))
+        }
+        for inner_name, inner in module.named_modules():
+            if isinstance(inner, nn.Linear) and any(f"{inner_name}.".startswith(block) for block in blocks):
+                names.add(f"{name}.{inner_name}.weight")
+    return names
+
+
+def build_optimizers(
+    modules: dict[str, nn.Module], parameters: dict[str, nn.Parameter], recipe: OptimizerRecipe
+) -> list[Optimizer]:
+    """Return the optimisers of the named parameters; each group keeps its own rate as ``base_lr``."""
+    matrices = hidden_matrices(modules) if recipe.name == "muon" else set()
+    muon = [p for name, p in parameters.items() if name in matrices]
+    rest = [p for name, p in parameters.items() if name not in matrices]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[Optimizer] = []
+    if any(group["params"] for group in groups):
+        groups = [group for group in groups if group["params"]]
+        optimizers.append(
+            torch.optim.AdamW(groups, lr=recipe.lr, betas=tuple(recipe.betas), eps=recipe.eps, fused=True)
+        )
+    if muon:
+        optimizers.append(
+            torch.optim.Muon(
+                muon,
+                lr=recipe.lr if recipe.muon_lr is None else recipe.muon_lr,
+                weight_decay=recipe.weight_decay,
+                momentum=recipe.momentum,
+                ns_steps=recipe.muon_steps,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimizers
+
+
+def set_rate(optimizers: list[Optimizer], share: float) -> None:
+    """Set every group's learning rate to a share of its own."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * share
+
+
+def optimizer_tensors(optimizers: list[Optimizer], parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return all state as ``{parameter}.{key}`` -> tensor (the very tensors, so that loading into them restores it).
+
+    State that does not exist yet, before the first step, is created as zeros.
+    """
+    names = {p: name for name, p in parameters.items()}
+    tensors = {}
+    for optimizer in optimizers:
+        keys = _STATE[type(optimizer)]
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                state = optimizer.state[p]
+                for key in keys:
+                    if key not in state:
+                        state[key] = torch.zeros_like(p, memory_format=torch.preserve_format)
+                if isinstance(optimizer, torch.optim.AdamW) and "step" not in state:
+                    state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+                for key, value in state.items():
+                    tensors[f"{names[p]}.{key}"] = value
+    return tensors

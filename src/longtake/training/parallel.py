@@ -1,0 +1,120 @@
+"""One process or many: process groups, DDP, FSDP2 and HSDP, all from torch.distributed, launched by torchrun."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from longtake.errors import BadRecipe
+from longtake.training.recipe import ParallelRecipe
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+    mesh: DeviceMesh | None = None  # None: one process
+    kind: str = "single"  # single, ddp, fsdp, hsdp
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined_world(recipe: ParallelRecipe, device: str = "auto") -> Iterator[World]:
+    """Join the processes that torchrun started (it sets RANK, WORLD_SIZE and LOCAL_RANK), or be the only one.
+
+    Raises:
+        BadRecipe: no such device, or ``parallel.shards`` does not divide the number of processes.
+    """
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if torch.device(kind).type == "cuda" and not torch.cuda.is_available():
+        raise BadRecipe(f"device: '{device}' was asked for and torch finds no CUDA device; use device=cpu.")
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(0, 1, torch.device(kind))
+        return
+    if torch.device(kind).type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    own_group = not dist.is_initialized()
+    if own_group:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.device(kind).type == "cuda" else "gloo")
+    try:
+        shards = recipe.shards or size
+        if recipe.kind == "hsdp":
+            if size % shards:
+                raise BadRecipe(f"parallel.shards: {shards} does not divide the {size} processes.")
+            mesh = init_device_mesh(torch.device(kind).type, (size // shards, shards), mesh_dim_names=("copy", "shard"))
+        else:
+            mesh = init_device_mesh(torch.device(kind).type, (size,), mesh_dim_names=("data",))
+        place = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+        yield World(dist.get_rank(), size, place, mesh, recipe.kind)
+    finally:
+        if own_group:
+            dist.destroy_process_group()
+
+
+def shard(modules: Iterable[nn.Module], world: World) -> None:
+    """Apply FSDP2 (or HSDP on a two-dimensional mesh) in place: one shard group per block, one for what is left.
+
+    A block is an entry of an ``nn.ModuleList`` directly below the module. Parameters become DTensors. Methods other
+    than ``forward`` that a task calls are named by the module's ``sharded_methods``.
+    """
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    assert world.mesh is not None
+    for module in modules:
+        for child in module.children():
+            if isinstance(child, nn.ModuleList):
+                for block in child:
+                    fully_shard(block, mesh=world.mesh)
+        fully_shard(module, mesh=world.mesh)
+        for method in ("posterior", "encode", "decode"):
+            if hasattr(module, method):
+                register_fsdp_forward_method(module, method)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds (all of it when it is not sharded); shares memory."""
+    to_local = getattr(tensor, "to_local", None)
+    return cast(Tensor, to_local()) if to_local is not None else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor gathered from all shards; every process must call it."""
+    full = getattr(tensor, "full_tensor", None)
+    return cast(Tensor, full()) if full is not None else tensor
+
+
+def mean_over_world(values: Tensor, world: World) -> Tensor:
+    """Mean of a tensor over the processes."""
+    if world.size > 1:
+        dist.all_reduce(values)
+        values = values / world.size
+    return values
+
+
+def any_in_world(flag: bool, world: World) -> bool:
+    """Whether the flag is set on any process."""
+    if world.size == 1:
+        return flag
+    vote = torch.tensor(float(flag), device=world.device)
+    dist.all_reduce(vote, op=dist.ReduceOp.MAX)
+    return bool(vote.item())
+
+
+def barrier(world: World) -> None:
+    """Wait for all processes."""
+    if world.size > 1:
+        dist.barrier()

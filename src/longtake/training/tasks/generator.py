@@ -1,0 +1,152 @@
+"""Train the generator: flow matching on latents, given prompts and sometimes frames.
+
+One set of weights learns text to video, image to video, first and last frame, and continuation, because a share of the
+samples (0.2, as in Waver, arXiv 2508.15761) is given frames in the condition channels. A share of the prompts (0.1) is
+emptied for classifier-free guidance. Noise, noise level, and both choices belong to each sample's seed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from longtake.diffusion.conditions import FrameCondition
+from longtake.diffusion.flow import TIMESTEPS, sigma_sampler
+from longtake.pipelines.text import encode_prompts, token_limit
+from longtake.training.export import detached_copy
+from longtake.training.models import build_backbone, build_text, build_tokenizer
+from longtake.training.parallel import World
+from longtake.training.recipe import Recipe
+from longtake.training.sources import latent_data, sample_fps
+from longtake.training.tasks import Batch, seeded_noise
+from longtake.video import Clip
+
+HELD_OUT_SIGMAS = 8  # noise levels of the held-out loss: the middles of equal shares of (0, 1)
+
+
+class GeneratorTask:
+    """See `longtake.training.tasks.Task`. Batches hold ``prompt`` and ``latents`` (B, C, T', H', W') or ``pixels``."""
+
+    def __init__(self, recipe: Recipe, world: World) -> None:
+        self.recipe, self.world = recipe, world
+        self.vae = build_tokenizer(recipe.tokenizer).to(world.device).eval().requires_grad_(False)
+        self.vae.latent_shape(recipe.data.frames, recipe.data.height, recipe.data.width)  # BadSize before anything runs
+        self.encoder, self.words = build_text(recipe.text)
+        self.encoder.to(world.device)
+        self.backbone = build_backbone(recipe.backbone).to(world.device)
+        self.backbone.set_black_latents(self.vae)
+        self.sampler = sigma_sampler(recipe.objective.sigmas, recipe.objective.shift)
+        self.modules: dict[str, nn.Module] = {"backbone": self.backbone}
+        if recipe.text.train:
+            self.modules["text"] = self.encoder
+        self.sets: tuple[Dataset[Any], Dataset[Any]] | None = None
+        self.generator = torch.Generator()
+
+    def data(self) -> tuple[Dataset[Any], Dataset[Any]]:
+        if self.sets is None:
+            self.sets = latent_data(self.recipe.data, self.recipe.seed, self.vae, self.world)
+        return self.sets
+
+    def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        latents = self.latents(batch)
+        objective = self.recipe.objective
+        sigmas, prompts, kinds = [], [], []
+        for prompt, seed in zip(batch["prompt"], seeds, strict=True):
+            generator = self.generator.manual_seed(seed)
+            sigmas.append(self.sampler(1, generator))
+            drop, image, kind = torch.rand(3, generator=generator).tolist()
+            prompts.append("" if drop < objective.prompt_dropout else prompt)
+            kinds.append(self.kind_of(kind) if image < objective.image_rate else None)
+        noise = seeded_noise(tuple(latents.shape[1:]), [seed ^ 1 for seed in seeds], latents.device)
+        each = self.flow(latents, noise, torch.cat(sigmas), prompts, self.condition(batch, latents, kinds, seeds))
+        return each.mean(), {}
+
+    def validate(self, batch: Batch, seeds: list[int]) -> dict[str, Tensor]:
+        latents = self.latents(batch)
+        noise = seeded_noise(tuple(latents.shape[1:]), seeds, latents.device)
+        total = torch.zeros(len(seeds), device=latents.device)
+        for level in range(HELD_OUT_SIGMAS):
+            sigma = torch.full((len(seeds),), (level + 0.5) / HELD_OUT_SIGMAS)
+            total += self.flow(latents, noise, sigma, batch["prompt"], None)
+        return {"loss": total / HELD_OUT_SIGMAS}
+
+    def flow(
+        self, latents: Tensor, noise: Tensor, sigma: Tensor, prompts: list[str], condition: Tensor | None
+    ) -> Tensor:
+        """Squared error of the velocity, mean over each sample: (B,). sigma (B,) in [0, 1]; the rest (B, C, T, H, W)."""
+        sigma = sigma.to(latents.device)
+        noisy = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1))
+        states, mask = self.text(prompts)
+        velocity = self.backbone(noisy, sigma * TIMESTEPS, states, mask, condition)
+        return (velocity.float() - (noise - latents)).square().flatten(1).mean(1)
+
+    def text(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """States (B, L, D) and mask (B, L) of prompts; with gradients when the encoder is trained too."""
+        if not self.recipe.text.train:
+            with torch.autocast(self.world.device.type, enabled=False):
+                return encode_prompts(prompts, self.words, self.encoder)
+        read = self.words(
+            prompts, padding="longest", truncation=True, max_length=token_limit(self.words), return_tensors="pt"
+        )
+        ids, mask = read["input_ids"].to(self.world.device), read["attention_mask"].to(self.world.device)
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states * mask[..., None], mask.bool()
+
+    def latents(self, batch: Batch) -> Tensor:
+        """The batch's latents in float32; pixels are encoded, and their last frames where they may be needed."""
+        if "latents" not in batch:
+            with torch.no_grad():
+                batch["latents"] = self.vae.encode(batch["pixels"])
+                batch["last_image_latents"] = self.vae.encode(batch["pixels"][:, :, -1:])
+        return batch["latents"].float()
+
+    def kind_of(self, u: float) -> str:
+        """Which frames are given, at a uniform number in [0, 1)."""
+        o = self.recipe.objective
+        u *= o.first + o.first_last + o.continuation
+        return "first" if u < o.first else "first_last" if u < o.first + o.first_last else "continuation"
+
+    def condition(self, batch: Batch, latents: Tensor, kinds: list[str | None], seeds: list[int]) -> Tensor | None:
+        """Condition channels (B, C + mask, T, H, W), or None when no sample is given frames."""
+        if all(kind is None for kind in kinds):
+            return None
+        channels = self.backbone.empty_condition(latents)
+        raise NotImplementedError(FrameCondition, channels)
+
+    def sample(self) -> list[tuple[str, Clip]]:
+        samples, data = self.recipe.samples, self.recipe.data
+        _, held_out = self.data()
+        prompts = samples.prompts[: samples.count]
+        if not prompts:
+            prompts = [held_out[i]["prompt"] for i in range(min(samples.count, len(held_out)))]  # type: ignore[arg-type]
+        pipe = self.pipeline(self.backbone, self.encoder)
+        fps = sample_fps(held_out[0])
+        clips = []
+        for index, prompt in enumerate(prompts):
+            made = pipe(
+                prompt,
+                frames=data.frames,
+                height=data.height,
+                width=data.width,
+                steps=samples.steps,
+                guidance=samples.guidance,
+                seed=samples.seed + index,
+            )
+            clips.append((prompt, Clip(made.clip.pixels.float().cpu(), fps)))
+        return clips
+
+    def pipeline(self, backbone: nn.Module, encoder: nn.Module) -> Any:
+        """A `VideoPipeline` of this training's parts."""
+        from longtake.pipelines import VideoPipeline
+
+        raise NotImplementedError(VideoPipeline, backbone, encoder)
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def export(self, folder: Path, weights: dict[str, dict[str, Tensor]]) -> None:
+        backbone = detached_copy(self.backbone, weights["backbone"])
+        encoder = detached_copy(self.encoder, weights["text"]) if "text" in weights else self.encoder
+        self.pipeline(backbone, encoder).save_pretrained(str(folder))
