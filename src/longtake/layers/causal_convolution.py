@@ -72,4 +72,23 @@ class CausalConv3d(nn.Conv3d):
             missing = self.past - (0 if before is None else before.shape[2])
             if missing:
                 x = F.pad(x, (0, 0, 0, 0, missing, 0))
+        if self.kernel_size == (1, 1, 1):
+            return pointwise(x, self.weight, self.bias)
+        if self.kernel_size[1:] == (1, 1) and x.device.type == "cpu":
+            return pointwise(_time_windows(x, self.kernel_size[0], self.stride[0]), self.weight, self.bias)
         return super().forward(x)
+
+
+def _time_windows(x: Tensor, size: int, stride: int) -> Tensor:
+    """(B, C, T, H, W) -> (B, C * size, T', H, W): each frame's channels with the next size - 1 frames' beside them."""
+    windows = x.movedim(1, -1).unfold(1, size, stride)  # (B, T', H, W, C, size), a view
+    return windows.flatten(-2).movedim(-1, 1)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution of kernel 1 as a matrix product: (B, C, ..., H, W) -> (B, C', ..., H, W), channels last in memory.
+
+    `weight` is (C', C, 1, ...). On the CPU, torch's own convolutions of kernel 1 lose the memory format when it runs
+    with one thread.
+    """
+    return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)

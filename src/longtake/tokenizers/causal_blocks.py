@@ -1,4 +1,4 @@
-"""The parts of the causal video autoencoder: norm, residual and attention blocks, resampling, encoder, decoder.
+"""The parts of the causal video autoencoder: residual and attention blocks, resampling, encoder, decoder.
 
 Names and shapes of the parameters are those of diffusers' `AutoencoderKLWan`, so a state dict fits both. Every
 `forward(x, state=None)` takes clips (B, C, T, H, W): without a state it is the one-shot definition; with a
@@ -6,29 +6,18 @@ Names and shapes of the parameters are those of diffusers' `AutoencoderKLWan`, s
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longtake.layers.causal_convolution import CausalConv3d, StreamState
-
-
-class ChannelNorm(nn.Module):
-    """RMS norm over channels: x / ||x||_2 * sqrt(C) * gain. `dims` is 3 for clips (gain C,1,1,1), 2 for images."""
-
-    def __init__(self, channels: int, dims: int = 3) -> None:
-        super().__init__()
-        self.scale = channels**0.5
-        self.gamma = nn.Parameter(torch.ones(channels, *[1] * dims))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=1)
-        return (y * (self.scale * self.gamma)).to(x.dtype)
+from longtake.layers.causal_convolution import CausalConv3d, StreamState, pointwise
+from longtake.tokenizers.channel_norm import ChannelNorm
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), with a 1x1x1 convolution on the skip where the width changes."""
+    """x + conv(norm(conv(norm(x)))), SiLU after each norm, with a 1x1x1 convolution on the skip where the width changes."""
 
     def __init__(self, in_width: int, out_width: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -40,8 +29,8 @@ class ResidualBlock(nn.Module):
         self.conv_shortcut = CausalConv3d(in_width, out_width, (1, 1, 1)) if in_width != out_width else nn.Identity()
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)), state)
-        y = self.conv2(self.dropout(F.silu(self.norm2(y))), state)
+        y = self.conv1(self.norm1(x), state)
+        y = self.conv2(self.dropout(self.norm2(y)), state)
         return y + self.conv_shortcut(x)
 
 
@@ -50,24 +39,24 @@ class FrameAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = ChannelNorm(width, dims=2)
+        self.norm = ChannelNorm(width, dims=2, silu=False)
         self.to_qkv = nn.Conv2d(width, 3 * width, 1)
         self.proj = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        B, C, T, H, W = x.shape
-        y = self.to_qkv(self.norm(x.transpose(1, 2).flatten(0, 1)))
-        q, k, v = y.flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)  # each (B*T, 1, H*W, C)
-        y = F.scaled_dot_product_attention(q, k, v)
-        y = self.proj(y.squeeze(1).transpose(1, 2).reshape(B * T, C, H, W))
-        return x + y.unflatten(0, (B, T)).transpose(1, 2)
+        y = self.norm(frames(x))  # (B*T, C, H, W)
+        y = pointwise(y, self.to_qkv.weight, self.to_qkv.bias).flatten(2).transpose(1, 2).unsqueeze(1)
+        y = F.scaled_dot_product_attention(*y.chunk(3, dim=-1)).squeeze(1).transpose(1, 2)  # (B*T, C, H*W)
+        y = pointwise(y, self.proj.weight, self.proj.bias).unflatten(2, x.shape[3:])
+        return x + clip_of(y, x.shape[0])
 
 
 class Downsample(nn.Module):
     """Halve height and width, and with `temporal` also time (1 + 2k -> 1 + k).
 
     Space: zero row below and zero column right, then a stride-2 convolution per frame. Time: frame 0 passes untouched;
-    the others are a stride-2 convolution of kernel 3 WITHOUT padding over the whole clip (first window: frames 0, 1, 2).
+    the others are a stride-2 convolution of kernel 3 WITHOUT padding over the whole clip (its first window is frames
+    0, 1, 2).
     """
 
     def __init__(self, width: int, temporal: bool) -> None:
@@ -78,7 +67,7 @@ class Downsample(nn.Module):
         self.temporal = temporal
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        x = per_frame(self.resample, x)
+        x = clip_of(self.resample(frames(x)), x.shape[0])
         if not self.temporal:
             return x
         before = state.history(self) if state is not None else None
@@ -109,7 +98,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         if self.temporal:
             x = self._double_time(x, state)
-        return per_frame(self.resample, x)
+        return clip_of(self.resample(frames(x)), x.shape[0])
 
     def _double_time(self, x: Tensor, state: StreamState | None) -> Tensor:
         if state is not None and state.has(self.time_conv):
@@ -119,14 +108,19 @@ class Upsample(nn.Module):
         return x if x.shape[2] == 1 else torch.cat([x[:, :, :1], self._pairs(x[:, :, 1:], state)], dim=2)
 
     def _pairs(self, x: Tensor, state: StreamState | None) -> Tensor:
-        B, C, T, H, W = x.shape
-        y = self.time_conv(x, state).view(B, 2, C, T, H, W)
-        return torch.stack([y[:, 0], y[:, 1]], dim=3).flatten(2, 3)
+        y = frames(self.time_conv(x, state)).unflatten(1, (2, -1))  # (B*T, 2, C, H, W)
+        y = y.permute(0, 1, 3, 4, 2).flatten(0, 1)  # copied: the two halves of the channels become two frames
+        return clip_of(y.movedim(-1, 1), x.shape[0])
 
 
-def per_frame(network: nn.Module, x: Tensor) -> Tensor:
-    """Run a 2-D network on each frame: (B, C, T, H, W) -> (B, C', T, H', W')."""
-    return network(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+def frames(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B*T, C, H, W); a view when channels are last in memory."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def clip_of(x: Tensor, batch: int) -> Tensor:
+    """The inverse of `frames`."""
+    return x.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
 class Middle(nn.Module):
@@ -159,7 +153,7 @@ class Encoder(nn.Module):
         widths = [base_width * m for m in (1, *multipliers)]
         self.conv_in = CausalConv3d(in_channels, widths[0])
         self.down_blocks = nn.ModuleList()
-        for level, (before, width) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for level, (before, width) in enumerate(pairwise(widths)):
             for block in range(blocks):
                 self.down_blocks.append(ResidualBlock(width if block else before, width, dropout))
             if level < len(multipliers) - 1:
@@ -173,7 +167,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x, state)
         x = self.mid_block(x, state)
-        return self.conv_out(F.silu(self.norm_out(x)), state)
+        return self.conv_out(self.norm_out(x), state)
 
 
 class UpLevel(nn.Module):
@@ -209,7 +203,7 @@ class Decoder(nn.Module):
         self.conv_in = CausalConv3d(in_channels, widths[0])
         self.mid_block = Middle(widths[0], dropout)
         self.up_blocks = nn.ModuleList()
-        for level, (before, width) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for level, (before, width) in enumerate(pairwise(widths)):
             upsample = Upsample(width, temporal[level]) if level < len(multipliers) - 1 else None
             # every upsampling before this level has halved the channels
             self.up_blocks.append(UpLevel(before // 2 if level else before, width, blocks + 1, upsample, dropout))
@@ -220,4 +214,4 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x, state), state)
         for level in self.up_blocks:
             x = level(x, state)
-        return self.conv_out(F.silu(self.norm_out(x)), state)
+        return self.conv_out(self.norm_out(x), state)

@@ -147,7 +147,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
         return self._posterior(pixels)
 
     def _posterior(self, pixels: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
-        x = fold_patches(pixels.to(self.dtype), self.config.patch_size)
+        x = _channels_last(fold_patches(pixels.to(self.dtype), self.config.patch_size))
         mean, logvar = self.quant_conv(self.encoder(x, state)).chunk(2, dim=1)
         return _at_least_float32(mean), _at_least_float32(logvar).clamp(-30.0, 20.0)
 
@@ -160,12 +160,12 @@ class CausalVAE(ModelMixin, ConfigMixin):
         return self.normalise(draw(mean, logvar, generator) if sample else mean)
 
     def decode(self, latents: Tensor, *, clamp: bool = True) -> Tensor:
-        """Normalised latents (B, C, T', H', W') -> clip (B, 3, T, H, W), float32, clamped to [-1, 1] unless told not."""
+        """Normalised latents (B, C, T', H', W') -> clip (B, 3, T, H, W), float32; clamped to [-1, 1] unless told not."""
         pixels = self._decode(self.denormalise(latents))
         return pixels.clamp(-1.0, 1.0) if clamp else pixels
 
     def _decode(self, raw: Tensor, state: StreamState | None = None) -> Tensor:
-        y = self.decoder(self.post_quant_conv(raw.to(self.dtype)), state)
+        y = self.decoder(self.post_quant_conv(_channels_last(raw.to(self.dtype))), state)
         return _at_least_float32(unfold_patches(y, self.config.patch_size))
 
     def forward(
@@ -199,6 +199,12 @@ def unfold_patches(x: Tensor, patch: int) -> Tensor:
     B, C, T, H, W = x.shape
     x = x.reshape(B, C // patch**2, patch, patch, T, H, W)
     return x.permute(0, 1, 4, 5, 3, 6, 2).reshape(B, C // patch**2, T, H * patch, W * patch)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Channels last in memory, which every layer keeps: 2-D layers then see frames without a copy, and the CPU's
+    convolutions need no reordering."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
