@@ -10,6 +10,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 PROMPT ?= a red ball rolls behind a blue cube
 
+PIP := install --disable-pip-version-check $(if $(CI),--quiet) $(PIP_ARGS)
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core-installed
 DEV := $(VENV)/.dev-installed
@@ -35,12 +36,12 @@ $(CORE): pyproject.toml
 	  echo "'$(PYTHON)' has no venv module. On Debian: apt install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing longtake into $(VENV) (some minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable .
+	@$(BIN)/python -m pip $(PIP) --editable .
 	@touch $@
 
 $(DEV): $(CORE)
 	@echo "Installing the development tools into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[dev]'
+	@$(BIN)/python -m pip $(PIP) --editable '.[dev]'
 	@touch $@
 
 # ----------------------------------------------------------------------------------------------------------- verbs

@@ -220,6 +220,15 @@ def test_tests_mirror_the_source():
 # ------------------------------------------------------------------------------------------------------- the checkout
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid(path):
+    from longtake.training.recipe import load_recipe
+
+    stages = load_recipe(path)
+    assert stages
+    assert all(stage.steps > 0 for stage in stages)
+
+
 def test_no_machine_path_in_the_tree():
     """Nothing committed names a folder of the machine that it was made on, nor its user's home."""
     pattern = re.compile(r"(?<![\w.>])/(?:work|farm|root|home/\w+|Users/\w+|tmp/bash_jobs)/")
