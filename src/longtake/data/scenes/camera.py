@@ -32,14 +32,19 @@ class CameraPath:
         matrix[:, :3, 3] = -(self.rotation @ self.centre[..., None])[..., 0]
         return matrix
 
-    def rays(self, supersample: int = 1) -> Tensor:
-        """Unit world directions (T, H * s * W * s, 3), row by row, `s` samples per pixel side."""
+    @property
+    def moves(self) -> bool:
+        """Whether any two frames are seen from different places or in different directions."""
+        return bool((self.centre != self.centre[:1]).any() or (self.rotation != self.rotation[:1]).any())
+
+    def rays(self, supersample: int = 1, frames: int | None = None) -> Tensor:
+        """Unit world directions (T, H * s * W * s, 3), row by row, `s` samples per pixel side; of the first `frames`."""
         rows = (torch.arange(self.height * supersample) + 0.5) / supersample
         columns = (torch.arange(self.width * supersample) + 0.5) / supersample
         v, u = torch.meshgrid(rows, columns, indexing="ij")
         k = self.intrinsics
         ahead = torch.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], torch.ones_like(u)], -1).view(-1, 3)
-        world = ahead @ self.rotation  # (T, R, 3): rows times world-to-camera is camera-to-world
+        world = ahead @ self.rotation[:frames]  # (T, R, 3): rows times world-to-camera is camera-to-world
         return world / world.norm(dim=-1, keepdim=True)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:

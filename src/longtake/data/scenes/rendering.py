@@ -1,207 +1,26 @@
 """The renderer: analytic ray casting of a batch of scenes, vectorised over scenes, parts, frames and pixels.
 
-Rays first meet each part's bounding sphere in one matrix product; only the rays that pass (a few per cent) are
-intersected exactly, as one flat list. A second cast towards the light gives hard shadows; `supersample` squared rays
-per pixel give smooth edges. Nothing is random here: a scene holds all its numbers.
+The world without objects is painted first, once for all frames where neither camera nor clouds move. Then the rays that
+meet an object, and the floor points that lie in shadow, replace what they cover. Shadows are hard; `supersample`
+squared rays per pixel give smooth edges. Nothing is random here: a scene holds all its numbers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from longtake.data.scenes.bodies import Body, build_bodies
-from longtake.data.scenes.camera import CameraPath, camera_path
-from longtake.data.scenes.primitives import intersect, normal
+from longtake.data.scenes.casting import BIAS, SIGHT, Hits, body_shadows, cast, floor_shadows, pick, pick_rays, surface
+from longtake.data.scenes.staging import Stage, set_stage
 from longtake.data.scenes.surfaces import backdrop_colour, floor_colour, textured
 from longtake.data.scenes.world import FPS, Scene
-from longtake.errors import BadSize
 
 AMBIENT, DIFFUSE = 0.62, 0.5
-BIAS = 2e-3
-"""Distance in world units by which shadow rays start off their surface."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A batch of B scenes laid out as tensors: P part slots (unused ones have kind -1), T frames.
-
-    `kind`, `ratio`, `texture`, `tone`, `repeats`, `instance` (1-based object number) are (B, P); `colour` (B, P, 3);
-    `position`, `size` (B, P, T, 3); `rotation` (B, P, T, 3, 3); `centre` (B, T, 3); `light` (B, 3) unit vectors.
-    """
-
-    scenes: tuple[Scene, ...]
-    paths: tuple[CameraPath, ...]
-    bodies: tuple[tuple[Body, ...], ...]
-    times: Tensor
-    kind: Tensor
-    ratio: Tensor
-    texture: Tensor
-    tone: Tensor
-    repeats: Tensor
-    instance: Tensor
-    colour: Tensor
-    position: Tensor
-    size: Tensor
-    rotation: Tensor
-    centre: Tensor
-    light: Tensor
-
-    @property
-    def reach(self) -> Tensor:
-        """Radius of each part's bounding sphere (B, P, T)."""
-        x, y, z = self.size.unbind(-1)
-        round_ = torch.maximum(x, torch.maximum(y, z))
-        box = (x * x + y * y + z * z).sqrt()
-        tube = (torch.maximum(x, y) ** 2 + z * z).sqrt()
-        pill = x * (1 + self.ratio[..., None])
-        kind = self.kind[..., None].expand_as(x)
-        return torch.where(kind == 0, round_, torch.where(kind == 1, box, torch.where(kind == 4, pill, tube)))
-
-
-@dataclass(frozen=True)
-class Hits:
-    """What each ray met: `distance` (B, T, R), infinite for none, and `part` (B, T, R), the slot or -1."""
-
-    distance: Tensor
-    part: Tensor
-
-
-def set_stage(
-    scenes: Sequence[Scene], frames: int, height: int, width: int, *, fps: float = FPS, device: str = "cpu"
-) -> Stage:
-    """Pose a batch of scenes for `frames` frames at `fps`."""
-    for name, value in (("frames", frames), ("height", height), ("width", width)):
-        if value < 1:
-            raise BadSize(f"a scene cannot be rendered with {name} {value}; use 1 or more.")
-    times = torch.arange(frames) / fps
-    bodies = [build_bodies(scene, times) for scene in scenes]
-    paths = [camera_path(scene.camera, times, height, width) for scene in scenes]
-    slots = max(sum(len(body.parts) for body in group) for group in bodies)
-    count = len(scenes)
-    table = {
-        "kind": torch.full((count, slots), -1),
-        "texture": torch.zeros(count, slots, dtype=torch.long),
-        "instance": torch.zeros(count, slots, dtype=torch.long),
-        "ratio": torch.zeros(count, slots),
-        "tone": torch.ones(count, slots),
-        "repeats": torch.ones(count, slots),
-        "colour": torch.zeros(count, slots, 3),
-        "position": torch.zeros(count, slots, frames, 3),
-        "size": torch.ones(count, slots, frames, 3),
-        "rotation": torch.eye(3).expand(count, slots, frames, 3, 3).clone(),
-    }
-    for b, group in enumerate(bodies):
-        owned = [(number, part) for number, body in enumerate(group, start=1) for part in body.parts]
-        for p, (number, part) in enumerate(owned):
-            table["instance"][b, p] = number
-            for name in ("kind", "texture", "ratio", "tone", "repeats"):
-                table[name][b, p] = getattr(part, name)
-            table["colour"][b, p] = torch.tensor(part.colour)
-            for name in ("position", "size", "rotation"):
-                table[name][b, p] = getattr(part, name)
-    light = torch.tensor([scene.light for scene in scenes])
-    table["centre"] = torch.stack([path.centre for path in paths])
-    table["light"] = light / light.norm(dim=-1, keepdim=True)
-    moved = {name: value.to(device) for name, value in table.items()}
-    return Stage(tuple(scenes), tuple(paths), tuple(tuple(g) for g in bodies), times.to(device), **moved)
-
-
-def cast(stage: Stage, origin: Tensor, direction: Tensor, active: Tensor | None = None) -> Hits:
-    """Nearest part along rays of unit `direction` (B, T, R, 3) from `origin` (B, T, R, 3) or (B, T, 1, 3).
-
-    `active` (B, T, R) leaves out rays that need no answer.
-    """
-    count, frames, rays = direction.shape[:3]
-    centre = stage.position.transpose(1, 2)  # (B, T, P, 3)
-    along = centre @ direction.transpose(2, 3) - (origin * direction).sum(-1)[:, :, None]  # (B, T, P, R)
-    apart = (centre**2).sum(-1, keepdim=True) - 2 * centre @ origin.transpose(2, 3) + (origin**2).sum(-1)[:, :, None]
-    bound = stage.reach.transpose(1, 2)[..., None]
-    close = (apart - along**2 < bound**2) & (along > -bound) & (stage.kind >= 0)[:, None, :, None]
-    if active is not None:
-        close &= active[:, :, None]
-    b, t, p, r = close.nonzero().unbind(1)
-
-    o, d = to_part(stage, b, p, t, origin.expand_as(direction)[b, t, r], direction[b, t, r])
-    found = intersect(stage.kind[b, p], stage.ratio[b, p], o, d)
-    flat = (b * frames + t) * rays + r
-    distance = direction.new_full((count * frames * rays,), torch.inf)
-    distance.scatter_reduce_(0, flat, found, "amin")
-    part = torch.full((count * frames * rays,), -1, device=direction.device)
-    winner = (found == distance[flat]) & found.isfinite()
-    part[flat[winner]] = p[winner]
-    return Hits(distance.view(count, frames, rays), part.view(count, frames, rays))
-
-
-def to_part(stage: Stage, b: Tensor, p: Tensor, t: Tensor, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Rays (N, 3) in the canonical coordinates of part `p` of scene `b` at frame `t`; the ray parameter is unchanged."""
-    rotation, size = stage.rotation[b, p, t], stage.size[b, p, t]
-    o = ((origin - stage.position[b, p, t])[:, None] @ rotation)[:, 0] / size
-    d = (direction[:, None] @ rotation)[:, 0] / size
-    return o, d
-
-
-def surface(stage: Stage, hits: Hits, direction: Tensor) -> tuple[Tensor, ...]:
-    """Canonical points and world normals where camera rays met parts: index (b, t, r), part p, points, normals."""
-    b, t, r = (hits.part >= 0).nonzero().unbind(1)
-    p = hits.part[b, t, r]
-    o, d = to_part(stage, b, p, t, stage.centre[b, t], direction[b, t, r])
-    point = o + hits.distance[b, t, r, None] * d
-    outward = normal(stage.kind[b, p], stage.ratio[b, p], point) / stage.size[b, p, t]
-    outward = (stage.rotation[b, p, t] @ outward[..., None])[..., 0]
-    return b, t, r, p, point, outward / outward.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-
-
-def directions(stage: Stage, supersample: int) -> Tensor:
-    """Camera rays of the batch (B, T, R, 3)."""
-    return torch.stack([path.rays(supersample) for path in stage.paths]).to(stage.centre)
-
-
-def floor_distance(stage: Stage, direction: Tensor) -> Tensor:
-    """Distance (B, T, R) along camera rays to the floor, infinite above the horizon."""
-    down = direction[..., 2]
-    distance = -stage.centre[..., 2:3] / torch.where(down < -1e-6, down, torch.full_like(down, -1e-6))
-    return torch.where(down < -1e-6, distance, torch.full_like(distance, torch.inf))
-
-
-def shade(stage: Stage, supersample: int = 2) -> Tensor:
-    """Render the batch: display values (B, 3, T, H, W) in [0, 1]."""
-    direction = directions(stage, supersample)
-    origin = stage.centre[:, :, None]
-    hits = cast(stage, origin, direction)
-    ground = floor_distance(stage, direction)
-    on_floor = ground < hits.distance
-    b, t, r, p, point, outward = surface(stage, hits, direction)
-
-    nearest = torch.minimum(ground, hits.distance)
-    solid = nearest.isfinite()
-    place = origin + direction * torch.where(solid, nearest, torch.zeros_like(nearest))[..., None]
-    facing = torch.zeros_like(place)
-    facing[..., 2] = 1.0
-    facing[b, t, r] = outward
-    light = stage.light[:, None, None]
-    lit = (facing * light).sum(-1).clamp_min(0)
-    shadow = cast(stage, place + BIAS * facing, light.expand_as(direction), solid & (lit > 0) & (nearest < 25))
-    lit = torch.where(shadow.part >= 0, torch.zeros_like(lit), lit)
-
-    colour = torch.empty_like(direction)
-    seconds = stage.times[:, None].expand(direction.shape[1:3])
-    for i, scene in enumerate(stage.scenes):
-        above = backdrop_colour(scene.background, direction[i], seconds)
-        below = floor_colour(scene.background, place[i], direction[i], nearest[i])
-        # Flat floors keep their named colour in full light; only shadows darken them.
-        shine = 0.62 + 0.38 * (lit[i] > 0)
-        colour[i] = torch.where(on_floor[i, ..., None], below * shine[..., None], above)
-    paint = stage.colour[b, p] * textured(stage.texture[b, p], stage.repeats[b, p], stage.tone[b, p], point)[:, None]
-    top = on_floor[b, t, r]
-    glow = (AMBIENT + DIFFUSE * lit[b, t, r])[:, None]
-    colour[b, t, r] = torch.where(top[:, None], colour[b, t, r], paint * glow)
-
-    path = stage.paths[0]
-    s = supersample
-    picture = colour.view(len(stage.scenes), len(stage.times), path.height, s, path.width, s, 3).mean((3, 5))
-    return picture.clamp(0, 1).permute(0, 4, 1, 2, 3).contiguous()
+SHADE = 0.62
+"""What a shadow leaves of the floor's colour; a lit floor keeps its named colour."""
+RAYS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 25}
+"""What stays in a CPU's cache, or fills a GPU."""
 
 
 def render_scenes(
@@ -214,6 +33,115 @@ def render_scenes(
     supersample: int = 2,
     device: str = "cpu",
 ) -> Tensor:
-    """Render scenes to a clip tensor (B, 3, T, H, W) in [-1, 1]; see `truth.ground_truth` for masks, depth and flow."""
+    """Render scenes to a clip tensor (B, 3, T, H, W) in [-1, 1]; see `truth.ground_truth` for masks, depth and flow.
+
+    Scenes are rendered a few at a time, so working memory does not grow with their number, and a scene looks the same
+    alone as among others.
+
+    Raises:
+        BadSize: no frames, rows or columns. BadInput: no scenes, or an fps that is not above zero.
+    """
+    rays = max(1, frames * height * width * supersample**2)
+    group = max(1, RAYS_AT_ONCE.get(torch.device(device).type, RAYS_AT_ONCE["cpu"]) // rays)
     with torch.no_grad():
-        return shade(set_stage(scenes, frames, height, width, fps=fps, device=device), supersample) * 2 - 1
+        clips = [
+            shade(set_stage(scenes[first : first + group], frames, height, width, fps=fps, device=device), supersample)
+            for first in range(0, max(len(scenes), 1), group)
+        ]
+        return torch.cat(clips).mul_(2).sub_(1)
+
+
+def shade(stage: Stage, supersample: int = 2) -> Tensor:
+    """Render the batch: display values (B, 3, T, H, W) in [0, 1]."""
+    count, frames, _ = stage.shape
+    direction = stage.directions(supersample)  # (B, F, 3, R)
+    ground = floor_distance(stage, direction)  # (B, F, R)
+    world, place = paint_world(stage, direction, ground)  # (B, E, 3, R), (B, F, 3, R)
+
+    hits = above_floor(stage, cast(stage, direction), ground)
+    hidden = torch.zeros(count * frames * direction.shape[-1], dtype=torch.bool, device=direction.device)
+    hidden[hits.ray] = True
+    lit = (ground < SIGHT) & (stage.light[:, 2] > 0)[:, None, None]
+    dark = floor_shadows(stage, place, lit, hidden)
+
+    ray = torch.cat([hits.ray, dark])
+    frame = ray // direction.shape[-1]
+    before = pick_rays(world, frame, ray - frame * direction.shape[-1], frames)
+    after = torch.cat([paint_bodies(stage, hits, direction), SHADE * before[:, len(hits.ray) :]], 1)
+    return develop(stage, world, ray, frame, after - before, supersample)
+
+
+def develop(stage: Stage, world: Tensor, ray: Tensor, frame: Tensor, change: Tensor, supersample: int) -> Tensor:
+    """Average the rays of each pixel: an image of rays (B, E, 3, R), E = T or 1, with a `change` (3, N) at N of them.
+
+    Averaging the world first and adding the changes' shares saves an image of all rays of all frames.
+    """
+    count, frames, _ = stage.shape
+    height, width = stage.paths[0].height, stage.paths[0].width
+    rays, area = world.shape[-1], height * width
+    picture = avg_pool2d(world.flatten(0, 1).view(-1, 3, height * supersample, width * supersample), supersample)
+    picture = picture.view(count, -1, 3, area).transpose(1, 2).expand(-1, -1, frames, -1).contiguous()
+    row = torch.arange(height * supersample, device=ray.device) // supersample
+    column = torch.arange(width * supersample, device=ray.device) // supersample
+    pixel = (row[:, None] * width + column).flatten()  # (R,)
+    b = frame // frames if count > 1 else 0
+    target = (frame + b * (2 * frames)) * area + pick(
+        pixel, ray - frame * rays
+    )  # in the first channel of (B, 3, T, HW)
+    flat = picture.view(-1)
+    for channel in range(3):
+        flat.scatter_add_(0, target + channel * (frames * area), change[channel] / supersample**2)
+    return picture.clamp_(0, 1).view(count, 3, frames, height, width)
+
+
+def floor_distance(stage: Stage, direction: Tensor) -> Tensor:
+    """Distance (B, F, R) along camera rays (B, F, 3, R) to the floor, infinite above the horizon."""
+    down = direction[:, :, 2]
+    eye = stage.eye[:, : direction.shape[1], 2:3]
+    distance = -eye / torch.where(down < -1e-6, down, torch.full_like(down, -1e-6))
+    return torch.where(down < -1e-6, distance, torch.inf)
+
+
+def above_floor(stage: Stage, hits: Hits, ground: Tensor) -> Hits:
+    """Leave out hits behind the floor, whose distance (B, F, R) is `ground`."""
+    floor = pick_rays(ground[:, :, None], pick(stage.frame, hits.slot), hits.where, len(stage.times))[0]
+    return hits.pick((floor >= hits.distance).nonzero().squeeze(1))
+
+
+def paint_world(stage: Stage, direction: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
+    """Paint floor and sky without objects or shadows.
+
+    Returns:
+        Colours (B, E, 3, R) in [0, 1], where E is 1 if neither a camera nor a cloud moves and else T; and the places
+        (B, F, 3, R) where camera rays meet the floor (the camera itself where they do not).
+    """
+    views, rays = direction.shape[1], direction.shape[-1]
+    below = ground.isfinite()
+    reached = torch.where(below, ground, 0.0)
+    place = stage.eye[:, :views, :, None] + direction * reached[:, :, None]
+    drifts = any(scene.background.kind == "sky" for scene in stage.scenes)
+    shown = len(stage.times) if drifts else views
+    world = direction.new_empty(len(stage.scenes), 3, shown, rays)
+    for b, scene in enumerate(stage.scenes):
+        towards = direction[b].transpose(0, 1).flatten(1)  # (3, F R)
+        floor = floor_colour(scene.background, place[b].transpose(0, 1).flatten(1), towards, reached[b].flatten())
+        if scene.background.kind == "sky":
+            towards = direction[b].expand(shown, -1, -1).transpose(0, 1).flatten(1)
+        seconds = stage.times.repeat_interleave(rays) if scene.background.kind == "sky" else None
+        above = backdrop_colour(scene.background, towards, seconds)
+        world[b] = torch.where(below[b], floor.view(3, views, rays), above.view(3, -1, rays))
+    return world.transpose(1, 2).contiguous(), place
+
+
+def paint_bodies(stage: Stage, hits: Hits, direction: Tensor) -> Tensor:
+    """Colours (3, N) in [0, 1] of what camera rays (B, F, 3, R) hit."""
+    frames, slot = len(stage.times), hits.slot
+    outward, frame = surface(stage, hits), pick(stage.frame, hits.slot)
+    light = pick(stage.light.T.repeat_interleave(frames, 1), frame)
+    lit = (outward * light).sum(0).clamp_min(0)
+    asked = ((lit > 0) & (hits.distance < SIGHT)).nonzero().squeeze(1)
+    place = pick(stage.eye.view(-1, 3).T, frame) + pick_rays(direction, frame, hits.where, frames) * hits.distance
+    dark = body_shadows(stage, pick(slot, asked), pick(place + BIAS * outward, asked))
+    lit[pick(asked, dark)] = 0.0
+    tone = textured(pick(stage.texture, slot), pick(stage.repeats, slot), pick(stage.tone, slot), hits.point)
+    return pick(stage.colour, slot) * tone * (AMBIENT + DIFFUSE * lit)
