@@ -344,53 +344,59 @@ def test_make_says_what_is_wrong_with_python(checkout):
 # ----------------------------------------------------------------------------------------------------------- the README
 
 
-def readme_blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def readme_commands(program):
-    joined = "\n".join(readme_blocks("bash")).replace("\\\n", " ")
+def blocks(language, page):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(program, page):
+    joined = "\n".join(blocks("bash", page)).replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in joined.splitlines()]
     return [line for line in lines if line and Path(line[0]).name == program]
 
 
-def test_readme_names_make_targets_that_exist():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_name_make_targets_that_exist(page):
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {line[1] for line in readme_commands("make")}
-    assert {"demo", "test"} <= named <= targets
+    named = {line[1] for line in commands("make", page)}
+    assert named <= targets
+    assert page.name != "README.md" or {"demo", "test"} <= named
 
 
-def test_readme_names_commands_and_options_that_exist():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_name_commands_and_options_that_exist(page):
     import typer
 
     from longtake.cli import app
 
     group = typer.main.get_command(app)
-    commands = readme_commands("longtake")
-    assert commands
-    for line in commands:
+    lines = commands("longtake", page)
+    assert lines or page.name != "README.md"
+    for line in lines:
         command, words = group, line[1:]
         while words and words[0] in getattr(command, "commands", {}):
             command, words = command.commands[words[0]], words[1:]
-        assert command is not group, f"no verb in: {line}"
+        assert command is not group or words[0].isupper(), f"no such verb: {line}"
         known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         for word in words:
             if word.startswith("--"):
-                assert word.split("=")[0] in known, f"{word} in: {line}"
+                assert word.split("=")[0] in known | {"--help"}, f"{word} in: {line}"
 
 
-def test_readme_links_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} -> {target}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} -> {target}"
 
 
-def test_readme_python_runs(tmp_path, monkeypatch):
-    """The README's Python, as printed, but for the number of sampling steps."""
-    blocks = readme_blocks("python")
-    assert blocks
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)], ids=lambda page: page.stem)
+def test_python_in_pages_runs(page, tmp_path, monkeypatch):
+    """The page's Python as printed, one block after another, but for the number of sampling steps."""
     monkeypatch.chdir(tmp_path)
-    for block in blocks:
-        exec(compile(re.sub(r"steps=\d+", "steps=2", block), "<README.md, python>", "exec"), {})
-    assert list(tmp_path.glob("*.mp4"))
+    names: dict[str, object] = {}
+    for block in blocks("python", page):
+        exec(compile(re.sub(r"steps=\d+", "steps=2", block), f"<{page.name}, python>", "exec"), names)
+    assert page.name != "README.md" or list(tmp_path.glob("*.mp4"))
