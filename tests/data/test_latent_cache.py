@@ -1,4 +1,5 @@
 import copy
+import errno
 import json
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def test_an_interrupted_run_goes_on_and_encodes_nothing_twice(tmp_path: Path) ->
     assert all(torch.equal(broken[i]["latents"], whole[i]["latents"]) for i in range(11))
     assert [broken[i]["prompt"] for i in range(11)] == [f"clip {i}" for i in range(11)]
     assert make(out).encoded == 0  # complete: nothing to do
-    assert not list(out.glob("*.partial"))
+    assert not list(out.glob("*.part"))
 
 
 def test_paraphrases_are_drawn_by_epoch(tmp_path: Path) -> None:
@@ -180,15 +181,14 @@ def test_latents_that_overflow_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_error_and_leaves_whole_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(tensors: dict, path: Path, metadata: dict) -> None:
-        path.write_bytes(b"half")
-        raise OSError("No space left on device")
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     out = tmp_path / "cache"
     with pytest.raises(KeyboardInterrupt):
         cache_latents(Clips(11, fail_at=8), PoolTokenizer(), out, batch=2, shard_size=3, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr("longtake.data.latent_cache.save_file", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(BadOutput, match="No space left"):
             make(out)
     assert sorted(path.name for path in out.iterdir()) == [

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from torch.utils.data import DataLoader
 
-from longtake.data.order import ResumableOrder, epoch_permutation, mix_seed, split_key
+from longtake.data.order import Part, ResumableOrder, draw_prompt, epoch_permutation, mix_seed, split_key
 from longtake.errors import BadData, BadInput
 
 
@@ -108,3 +108,31 @@ def test_bad_arguments() -> None:
         ResumableOrder(4, 1, rank=2, world=2)
     with pytest.raises(BadData, match="4 items"):
         ResumableOrder(5, 1).load_state_dict(ResumableOrder(4, 1).state_dict())
+
+
+def test_a_part_passes_epochs_on_and_maps_indices() -> None:
+    class Keys:
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, key: int | tuple[int, int]) -> object:
+            return key
+
+        def prompts(self, index: int) -> list[str]:
+            return [str(index)]
+
+    part = Part(Keys(), range(6, 10))
+    assert len(part) == 4
+    assert part[1] == 7
+    assert part[(3, -1)] == (3, 9)
+    assert part.__getitems__([(1, 0), 2]) == [(1, 6), 8]
+    assert part.prompts(0) == ["6"]
+    with pytest.raises(IndexError):
+        part[4]
+
+
+def test_the_plain_prompt_is_drawn_half_of_the_time() -> None:
+    drawn = Counter(draw_prompt(["plain", "b", "c"], 1, epoch, 0) for epoch in range(600))
+    assert 250 < drawn["plain"] < 350
+    assert 100 < drawn["b"] < 200
+    assert draw_prompt(["only"], 1, 2, 3) == "only"

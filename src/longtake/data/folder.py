@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longtake.data.frames import read_frames
-from longtake.data.order import mix_seed, split_key
+from longtake.data.order import draw_prompt, mix_seed, split_key
 from longtake.data.presets import FolderOptions
 from longtake.data.resize import resize_frames
 from longtake.data.survey import Piece, survey
@@ -23,7 +23,7 @@ from longtake.video import VideoReader
 
 ATTEMPTS = 16  # neighbours tried in place of a video that turns out to be damaged
 _SIDES = re.compile(r"\b(left|right)(wards?)?\b", re.IGNORECASE)
-_WINDOW, _FLIP, _PROMPT = range(3)  # independent draws of one item
+_WINDOW, _FLIP = range(2)  # independent draws of one item
 
 
 class VideoFolder(torch.utils.data.Dataset[dict[str, Any]]):
@@ -132,8 +132,7 @@ class VideoFolder(torch.utils.data.Dataset[dict[str, Any]]):
         preset, seconds = self.preset, piece.seconds
         local = window_frames(preset.rule, seconds, self._window(piece, index, epoch))
         frames = self._decode(piece, [piece.first + number for number in local])
-        prompts = piece.source.prompts or ("",)
-        prompt = prompts[self._draw(epoch, index, _PROMPT) % len(prompts)]
+        prompt = draw_prompt(piece.source.prompts or ("",), self.seed, epoch, index)
         published = preset.window != "ours"
         may_flip = published or not _SIDES.search(prompt)
         if may_flip and self._draw(epoch, index, _FLIP) % 2**32 < preset.flip * 2**32:

@@ -12,7 +12,6 @@ shards and an index that lists them; the next run goes on behind them. One cache
 """
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,12 +22,13 @@ from typing import Any, Protocol
 import torch
 from rich.progress import track
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from longtake.data.order import mix_seed, split_key
+from longtake.data.order import draw_prompt, split_key
 from longtake.errors import BadData, BadOutput
+from longtake.video import write_bytes
 
 FORMAT = "longtake.latents/1"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -90,8 +90,9 @@ def cache_latents(
     """Encode every clip of a data set, and its last frame as a single image, into a cache; go on if one is begun.
 
     Args:
-        dataset: map-style, items {"pixels": (3, T, H, W) in [-1, 1], "prompt": str} all of one size; also kept if
-            there: "prompts" (list of paraphrases, the prompt among them), "fps", "source".
+        dataset: map-style, items {"pixels": (3, T, H, W) in [-1, 1], "prompt": str} all of one size, and if there
+            "fps" and "source". Paraphrases, the plain prompt first, are kept too: an item's "prompts", or what the
+            data set's method ``prompts(index)`` gives.
         tokenizer: encodes (B, 3, T, H, W), and (B, 3, 1, H, W) for the last frame, into normalised latents.
         out: folder of the cache, made if missing (its parent must exist).
         batch: clips encoded at a time. shard_size: clips per file, the most that an interruption loses.
@@ -140,7 +141,7 @@ def cache_latents(
             {
                 "latents": latents[i],
                 "last_image_latents": last[i],
-                "prompts": list(item.get("prompts") or [item["prompt"]]),
+                "prompts": _prompts(dataset, item, index.count + len(rows) + i),
                 "source": str(item.get("source", "")),
             }
             for i, item in enumerate(items)
@@ -179,7 +180,7 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
 
     An item is {"latents": (C, T', H', W'), "last_image_latents": (C, 1, H', W'), "prompt": str, "fps": float,
     "source": str}. A key is an index, which gives the first prompt, or an (epoch, index) pair, which draws one of the
-    clip's paraphrases as a pure function of (seed, epoch, index).
+    clip's paraphrases (`longtake.data.order.draw_prompt`).
 
     Args:
         root: the folder that `cache_latents` wrote.
@@ -249,7 +250,9 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
             {
                 "latents": latents[i],
                 "last_image_latents": last[i],
-                "prompt": self._prompt(epoch, index, isinstance(keys[i], tuple)),
+                "prompt": draw_prompt(self._prompts[index], self.seed, epoch, index)
+                if isinstance(keys[i], tuple)
+                else self._prompts[index][0],
                 "fps": self.index.fps,
                 "source": self._sources[index],
             }
@@ -262,10 +265,6 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
     def prompts(self, index: int) -> list[str]:
         """Return all paraphrases of a clip; the first is its prompt."""
         return self._prompts[index]
-
-    def _prompt(self, epoch: int, index: int, draw: bool) -> str:
-        choices = self._prompts[index]
-        return choices[mix_seed(self.seed, epoch, index) % len(choices)] if draw else choices[0]
 
     def _gather(self, name: str, indices: list[int]) -> Tensor:
         if name in self._held:
@@ -299,6 +298,13 @@ def _index_to_resume(out: Path, wanted: CacheIndex) -> CacheIndex:
     return begun
 
 
+def _prompts(dataset: Any, item: dict[str, Any], index: int) -> list[str]:
+    if item.get("prompts"):
+        return list(item["prompts"])
+    listed = dataset.prompts(index) if hasattr(dataset, "prompts") else []
+    return list(listed) or [item["prompt"]]
+
+
 def _with_shapes(index: CacheIndex, items: list[dict[str, Any]]) -> CacheIndex:
     """Check that all clips have one size; take it, and the fps, from the first."""
     for item in items:
@@ -321,14 +327,6 @@ def _write_shard(out: Path, index: CacheIndex, rows: list[dict[str, Any]]) -> Ca
         "sources": json.dumps([row["source"] for row in rows]),
     }
     index = replace(index, shards=(*index.shards, (file, len(rows))))
-    partial_shard, partial_index = out / f"{file}.partial", out / "index.json.partial"
-    try:
-        save_file(tensors, partial_shard, metadata)
-        os.replace(partial_shard, out / file)
-        partial_index.write_text(json.dumps({"format": FORMAT, **asdict(index)}, indent=1))
-        os.replace(partial_index, out / "index.json")
-    except Exception as error:  # safetensors wraps a full disk in its own type
-        for path in (partial_shard, partial_index):
-            path.unlink(missing_ok=True)
-        raise BadOutput(f"Cannot write {out / file}: {error}.") from None
+    write_bytes(out / file, save(tensors, metadata))
+    write_bytes(out / "index.json", json.dumps({"format": FORMAT, **asdict(index)}, indent=1).encode())
     return index

@@ -7,11 +7,11 @@ them. So two processes with a batch of 4 see together exactly what one process w
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from longtake.errors import BadData, BadInput
 
@@ -122,3 +122,39 @@ def split_key(key: int | tuple[int, int], size: int) -> tuple[int, int]:
     if not -size <= index < size:
         raise IndexError(f"index {index} of a set of {size} items")
     return epoch, index % size
+
+
+def draw_prompt(prompts: Sequence[str], seed: int, epoch: int, index: int) -> str:
+    """Return the plain prompt (the first) half of the time, else a paraphrase: a pure function of the arguments."""
+    draw = mix_seed(seed, epoch, index)
+    if draw % 2 == 0 or len(prompts) == 1:
+        return prompts[0]
+    return prompts[1 + draw // 2 % (len(prompts) - 1)]
+
+
+class Part(Dataset[Any]):
+    """Some items of a data set, for holding others out. Unlike torch's ``Subset`` it takes (epoch, index) pairs."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+        return self.dataset[self._key(key)]
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Any]:
+        """Return the items of a batch, in one call where the data set has one."""
+        inner = [self._key(key) for key in keys]
+        if hasattr(self.dataset, "__getitems__"):
+            return self.dataset.__getitems__(inner)
+        return [self.dataset[key] for key in inner]
+
+    def prompts(self, index: int) -> list[str]:
+        """Return the prompt of an item and its paraphrases; empty where the data set does not know."""
+        return self.dataset.prompts(self.indices[index]) if hasattr(self.dataset, "prompts") else []
+
+    def _key(self, key: int | tuple[int, int]) -> int | tuple[int, int]:
+        epoch, index = split_key(key, len(self))
+        return (epoch, self.indices[index]) if isinstance(key, tuple) else self.indices[index]

@@ -214,8 +214,8 @@ def _piece(source: Source, facts: VideoFacts, preset: Preset) -> tuple[Piece | N
         first, last = inside[0], inside[-1] + 1
     windows = count_windows(preset.rule, seconds[first:last])
     if windows == 0:
-        had = f"{last - first} frames" if preset.fps is None else f"{(last - first) / facts.fps:.2f} s"
-        return None, f"too short: {had}, a clip needs {needed_frames(preset.rule)}"
+        had = f"{last - first} frames" if preset.fps is None else f"{seconds[last - 1] - seconds[first]:.3g} s"
+        return None, f"too short: {had} from first to last frame, a clip needs {needed_frames(preset.rule)}"
     return Piece(source, facts, first, last, windows), ""
 
 

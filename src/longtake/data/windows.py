@@ -90,7 +90,7 @@ def window_frames(rule: WindowRule, seconds: Sequence[float], number: int) -> li
 def needed_frames(rule: WindowRule) -> str:
     """Say what a video must have at least: "48 frames", "2.1 s"."""
     if rule.fps is not None:
-        return f"{(rule.frames - 1) * rule.stride / rule.fps:.2f} s"
+        return f"{(rule.frames - 1) * rule.stride / rule.fps:.3g} s"
     count = 1
     while not count_windows(rule, range(count)):
         count += 1
