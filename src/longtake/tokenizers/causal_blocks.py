@@ -26,6 +26,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = ChannelNorm(out_width)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = CausalConv3d(out_width, out_width)
+        nn.init.zeros_(self.conv2.weight)  # every block starts as its shortcut
         self.conv_shortcut = CausalConv3d(in_width, out_width, (1, 1, 1)) if in_width != out_width else nn.Identity()
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
@@ -79,17 +80,17 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width and halve the channels, and with `temporal` also double time (1 + k -> 1 + 2k).
+    """Double height and width, and with `temporal` also time (1 + k -> 1 + 2k); channels halve or become `out_width`.
 
     Time comes first: frame 0 passes untouched and is in nobody's history; each later frame becomes two by a causal
     convolution (kernel 3, zero history before frame 1) from C to 2C channels, split and interleaved. Space: nearest
     neighbour, then a convolution per frame.
     """
 
-    def __init__(self, width: int, temporal: bool) -> None:
+    def __init__(self, width: int, temporal: bool, out_width: int | None = None) -> None:
         super().__init__()
         self.resample = nn.Sequential(
-            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(width, width // 2, 3, padding=1)
+            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(width, out_width or width // 2, 3, padding=1)
         )
         if temporal:
             self.time_conv = CausalConv3d(width, 2 * width, (3, 1, 1))
@@ -148,15 +149,25 @@ class Encoder(nn.Module):
         blocks: int,
         temporal: Sequence[bool],
         dropout: float,
+        shortcuts: bool = False,
     ) -> None:
         super().__init__()
+        from longtake.tokenizers.shortcut_levels import ShortcutDownLevel
+
         widths = [base_width * m for m in (1, *multipliers)]
         self.conv_in = CausalConv3d(in_channels, widths[0])
         self.down_blocks = nn.ModuleList()
         for level, (before, width) in enumerate(pairwise(widths)):
+            last = level == len(multipliers) - 1
+            if shortcuts:
+                halve = not last and temporal[level]
+                self.down_blocks.append(
+                    ShortcutDownLevel(before, width, blocks, temporal=halve, last=last, dropout=dropout)
+                )
+                continue
             for block in range(blocks):
                 self.down_blocks.append(ResidualBlock(width if block else before, width, dropout))
-            if level < len(multipliers) - 1:
+            if not last:
                 self.down_blocks.append(Downsample(width, temporal[level]))
         self.mid_block = Middle(widths[-1], dropout)
         self.norm_out = ChannelNorm(widths[-1])
@@ -196,15 +207,25 @@ class Decoder(nn.Module):
         blocks: int,
         temporal: Sequence[bool],
         dropout: float,
+        shortcuts: bool = False,
     ) -> None:
         super().__init__()
+        from longtake.tokenizers.shortcut_levels import ShortcutUpLevel
+
         widths = [base_width * m for m in (multipliers[-1], *reversed(multipliers))]
         temporal = list(reversed(temporal))
         self.conv_in = CausalConv3d(in_channels, widths[0])
         self.mid_block = Middle(widths[0], dropout)
         self.up_blocks = nn.ModuleList()
         for level, (before, width) in enumerate(pairwise(widths)):
-            upsample = Upsample(width, temporal[level]) if level < len(multipliers) - 1 else None
+            last = level == len(multipliers) - 1
+            if shortcuts:
+                double = not last and temporal[level]
+                self.up_blocks.append(
+                    ShortcutUpLevel(before, width, blocks + 1, temporal=double, last=last, dropout=dropout)
+                )
+                continue
+            upsample = None if last else Upsample(width, temporal[level])
             # every upsampling before this level has halved the channels
             self.up_blocks.append(UpLevel(before // 2 if level else before, width, blocks + 1, upsample, dropout))
         self.norm_out = ChannelNorm(widths[-1])

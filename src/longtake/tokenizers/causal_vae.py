@@ -15,17 +15,19 @@ normalised with them.
 
 import hashlib
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from longtake.errors import BadInput, BadSize
 from longtake.layers.causal_convolution import CausalConv3d, StreamState
 from longtake.tokenizers.causal_blocks import Decoder, Encoder
+from longtake.tokenizers.diffusers_layout import config_from_diffusers, config_to_diffusers
+from longtake.tokenizers.streams import DecodeStream, EncodeStream
 
 
 class Reconstruction(NamedTuple):
@@ -50,6 +52,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
         patch_size: side of the pixel square folded into channels at the door; 1 for none.
         latents_mean, latents_std: statistics of each latent channel, or None for 0 and 1 until they are measured.
         dropout: rate inside the residual blocks.
+        shortcuts: parameter-free averaging shortcuts around each level, as in Wan 2.2.
+        decoder_base_width: `base_width` of the decoder, or None for the encoder's.
     """
 
     @register_to_config
@@ -65,6 +69,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
         latents_mean: Sequence[float] | None = None,
         latents_std: Sequence[float] | None = None,
         dropout: float = 0.0,
+        decoder_base_width: int | None = None,
+        shortcuts: bool = False,
     ) -> None:
         super().__init__()
         if len(temporal_downsample) != len(multipliers) - 1:
@@ -73,11 +79,11 @@ class CausalVAE(ModelMixin, ConfigMixin):
                 f"each of the {len(multipliers)} multipliers but the last"
             )
         channels = in_channels * patch_size**2
-        sizes = (base_width, multipliers, blocks_per_level, temporal_downsample, dropout)
-        self.encoder = Encoder(channels, 2 * latent_channels, *sizes)
+        levels = (multipliers, blocks_per_level, temporal_downsample, dropout, shortcuts)
+        self.encoder = Encoder(channels, 2 * latent_channels, base_width, *levels)
         self.quant_conv = CausalConv3d(2 * latent_channels, 2 * latent_channels, (1, 1, 1))
         self.post_quant_conv = CausalConv3d(latent_channels, latent_channels, (1, 1, 1))
-        self.decoder = Decoder(latent_channels, channels, *sizes)
+        self.decoder = Decoder(latent_channels, channels, decoder_base_width or base_width, *levels)
         self.set_statistics(
             [0.0] * latent_channels if latents_mean is None else latents_mean,
             [1.0] * latent_channels if latents_std is None else latents_std,
@@ -143,10 +149,13 @@ class CausalVAE(ModelMixin, ConfigMixin):
 
         logvar is clamped to [-30, 20]. `BadSize` where the clip does not fit; differentiable.
         """
+        self._check(pixels, self.config.in_channels)
         self.latent_shape(*pixels.shape[2:])
-        return self._posterior(pixels)
+        return self.posterior_of_chunk(pixels)
 
-    def _posterior(self, pixels: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
+    def posterior_of_chunk(self, pixels: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
+        """`posterior` of the next frames of a stream: 1 + 4n of them in its first chunk, 4n in the later ones."""
+        self._check(pixels, self.config.in_channels)
         x = _channels_last(fold_patches(pixels.to(self.dtype), self.config.patch_size))
         mean, logvar = self.quant_conv(self.encoder(x, state)).chunk(2, dim=1)
         return _at_least_float32(mean), _at_least_float32(logvar).clamp(-30.0, 20.0)
@@ -161,8 +170,13 @@ class CausalVAE(ModelMixin, ConfigMixin):
 
     def decode(self, latents: Tensor, *, clamp: bool = True) -> Tensor:
         """Normalised latents (B, C, T', H', W') -> clip (B, 3, T, H, W), float32; clamped to [-1, 1] unless told not."""
-        pixels = self._decode(self.denormalise(latents))
+        pixels = self.decode_chunk(latents)
         return pixels.clamp(-1.0, 1.0) if clamp else pixels
+
+    def decode_chunk(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
+        """`decode` of the next latents of a stream, any number of them; not clamped."""
+        self._check(latents, self.config.latent_channels)
+        return self._decode(self.denormalise(latents), state)
 
     def _decode(self, raw: Tensor, state: StreamState | None = None) -> Tensor:
         y = self.decoder(self.post_quant_conv(_channels_last(raw.to(self.dtype))), state)
@@ -174,6 +188,84 @@ class CausalVAE(ModelMixin, ConfigMixin):
         """The round trip of training: clip -> posterior -> a draw from it (or its mean) -> clip, not clamped."""
         mean, logvar = self.posterior(pixels)
         return Reconstruction(self._decode(draw(mean, logvar, generator) if sample else mean), mean, logvar)
+
+    def _check(self, x: Tensor, channels: int) -> None:
+        if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape:
+            raise BadInput(
+                f"a tensor of shape {tuple(x.shape)}; expected (batch, {channels}, frames, height, width), none of them 0"
+            )
+
+    # ---------------------------------------------------------------- streams
+
+    def encode_stream(self, chunks: Tensor | Iterable[Tensor], *, chunk: int = 1) -> Iterator[Tensor]:
+        """Encode a clip piece by piece; the pieces of latents, joined in time, equal `encode` of the whole clip.
+
+        Args:
+            chunks: pieces (B, 3, t, H, W) of one clip in order, of any lengths; frames short of a group are held until
+                the next piece. Or a whole clip, which is cut into pieces of `chunk` groups of `stride[0]` frames.
+            chunk: see above; more is faster and takes more memory.
+
+        Yields normalised latents (B, C, t', H', W'), without gradients. Raises `BadSize` at the end when the last group
+        is not full, `BadInput` when there was no frame.
+        """
+        stream = EncodeStream(self)
+        for pixels in _cut(chunks, chunk * self.stride[0], first=1 + (chunk - 1) * self.stride[0]):
+            latents = stream.push(pixels)
+            if latents is not None:
+                yield latents
+        stream.flush()
+
+    def decode_stream(
+        self, latents: Tensor | Iterable[Tensor], *, chunk: int = 1, clamp: bool = True
+    ) -> Iterator[Tensor]:
+        """Decode latents piece by piece; the pieces of pixels, joined in time, equal `decode` of all the latents.
+
+        Args:
+            latents: normalised latents (B, C, T', H', W'), cut into pieces of `chunk` latent frames; or an iterable of
+                pieces, each decoded as it comes.
+            chunk: see above; more is faster and takes more memory.
+            clamp: clamp to [-1, 1].
+
+        Yields pixels (B, 3, t, H, W), float32, without gradients: 1 frame for the first latent, `stride[0]` for others.
+        """
+        stream = DecodeStream(self)
+        for piece in _cut(latents, chunk, first=chunk):
+            yield stream.push(piece, clamp=clamp)
+
+    # ---------------------------------------------------------------- diffusers
+
+    @classmethod
+    def from_diffusers(
+        cls, source: nn.Module | Mapping[str, Tensor], config: Mapping[str, Any] | None = None
+    ) -> "CausalVAE":
+        """A copy of diffusers' `AutoencoderKLWan`, or of its state dict together with its config.
+
+        The statistics come along. `BadInput` for the forms that are not built here (see `diffusers_layout`).
+        """
+        if isinstance(source, nn.Module):
+            source, config = source.state_dict(), source.config  # pyright: ignore[reportAssignmentType]
+        if config is None:
+            raise BadInput("a state dict without a config; pass the config of the AutoencoderKLWan that it came from")
+        vae = cls(**config_from_diffusers(config))
+        vae.load_state_dict(source)
+        return vae.to(next(iter(source.values())).dtype)
+
+    def to_diffusers(self) -> nn.Module:
+        """A copy of this tokenizer as diffusers' `AutoencoderKLWan`, with the same outputs; diffusers' latents are raw."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+        other = AutoencoderKLWan(**config_to_diffusers(self.config, self.stride))
+        other.load_state_dict(self.state_dict())
+        return other.to(device=self.device, dtype=self.dtype).train(self.training)
+
+
+def _cut(pieces: Tensor | Iterable[Tensor], size: int, first: int) -> Iterator[Tensor]:
+    """A clip in pieces of `first`, then `size` frames; pieces that are cut already pass as they are."""
+    if not isinstance(pieces, Tensor):
+        yield from pieces
+        return
+    for start in (0, *range(first, pieces.shape[2], size)):
+        yield pieces[:, :, start : start + (size if start else first)]
 
 
 def draw(mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:

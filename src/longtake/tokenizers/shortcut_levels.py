@@ -1,0 +1,71 @@
+"""Levels of the autoencoder with a parameter-free shortcut around each, as in Wan 2.2 (`is_residual` in diffusers).
+
+Going down, the shortcut folds space (and time) into channels and averages groups of them; going up, it repeats channels
+and unfolds them. The learned path adds to it, so an untrained network already passes a blurred picture through, which
+makes small ones train several times faster.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from longtake.layers.causal_convolution import StreamState
+from longtake.tokenizers.causal_blocks import Downsample, ResidualBlock, Upsample
+
+
+def fold_mean(x: Tensor, width: int, time: int, space: int) -> Tensor:
+    """Average pixels (and neighbouring channels) into `width` channels: (B, C, T, H, W) -> (B, width, T', H', W').
+
+    An odd number of frames is completed by a zero frame in front, so frame 0 of a clip pairs with nothing.
+    """
+    x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
+    x = x.unflatten(4, (-1, space)).unflatten(3, (-1, space)).unflatten(2, (-1, time))  # B C T t H h W w
+    x = x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+    return x.unflatten(1, (width, -1)).mean(2)
+
+
+def repeat_unfold(x: Tensor, width: int, time: int, space: int, *, first: bool) -> Tensor:
+    """Repeat channels and unfold them into space and time; `first` drops the frames before frame 0 of the clip."""
+    repeats = width * time * space * space // x.shape[1]
+    x = x.repeat_interleave(repeats, 1).unflatten(1, (width, time, space, space))  # B C t h w T H W
+    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    return x[:, :, time - 1 :] if first else x
+
+
+class ShortcutDownLevel(nn.Module):
+    """Residual blocks, then a downsampling (unless `last`), with the averaging shortcut around both."""
+
+    def __init__(self, before: int, width: int, blocks: int, *, temporal: bool, last: bool, dropout: float) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(width if i else before, width, dropout) for i in range(blocks))
+        self.downsampler = None if last else Downsample(width, temporal)
+        self.width, self.time, self.space = width, 2 if temporal and not last else 1, 1 if last else 2
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        shortcut = fold_mean(x, self.width, self.time, self.space)
+        for block in self.resnets:
+            x = block(x, state)
+        if self.downsampler is not None:
+            x = self.downsampler(x, state)
+        return x + shortcut
+
+
+class ShortcutUpLevel(nn.Module):
+    """Residual blocks, then an upsampling with the repeating shortcut around both; the last level has neither."""
+
+    def __init__(self, before: int, width: int, blocks: int, *, temporal: bool, last: bool, dropout: float) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(width if i else before, width, dropout) for i in range(blocks))
+        self.upsampler = None if last else Upsample(width, temporal, width)
+        self.width, self.time = width, 2 if temporal else 1
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        if self.upsampler is None:
+            for block in self.resnets:
+                x = block(x, state)
+            return x
+        # Time doubles only after frame 0; of a stream, the first chunk is the one the upsampling does not know yet.
+        first = state is None or not (self.upsampler.temporal and state.has(self.upsampler.time_conv))
+        shortcut = repeat_unfold(x, self.width, self.time, 2, first=first)
+        for block in self.resnets:
+            x = block(x, state)
+        return self.upsampler(x, state) + shortcut
