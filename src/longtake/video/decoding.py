@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -21,26 +22,26 @@ class Decoder:
     """Reads frames of one file by number; keeps its place, so that reading onwards never decodes anything twice.
 
     Opens the file at the first read and again after a fork (FFmpeg's threads do not survive one).
-    ``fallbacks`` counts the times that a seek gave another frame than the index promised, so that the file was
-    decoded from its start instead.
+    ``fallbacks`` counts the times that a frame was not the one that the index promised; from then on this file is
+    decoded from its start.
     """
 
     def __init__(self, path: Path, index: VideoIndex, threads: int | None = None) -> None:
         self.path, self.index, self.threads = path, index, threads
         self.fallbacks = 0
-        self._seekable = True
+        self._reindexed = False
         self._reset()
 
     def _reset(self) -> None:
         self._container = None
         self._frames: Iterator[VideoFrame] | None = None
-        self._next = 0
+        self._next, self._sought = 0, False
         self._reformatter = VideoReformatter()
         self._process = os.getpid()
         self._abandoned: object = None
 
     def __getstate__(self) -> dict[str, object]:
-        kept = ("path", "index", "threads", "fallbacks", "_seekable")
+        kept = ("path", "index", "threads", "fallbacks", "_reindexed")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -49,11 +50,12 @@ class Decoder:
 
     def read(self, number: int) -> np.ndarray:
         """Frame ``number`` (0 <= number < frame count) as upright uint8 (H, W, 3) RGB; raises BadVideo."""
-        try:
-            frame = self._decode(number)
-        except _Mismatch:
-            self._recover()
-            frame = self._decode(number)
+        while True:
+            try:
+                frame = self._decode(number)
+                break
+            except _Mismatch:
+                self._distrust()
         rgb = turn(to_rgb(frame, self._reformatter), self.index.matrix)
         if rgb.shape[:2] != (self.index.height, self.index.width):
             raise BadVideo(
@@ -77,17 +79,16 @@ class Decoder:
     def _decode(self, number: int) -> VideoFrame:
         if self._process != os.getpid():
             self.close()
-        key = 0
-        if self._seekable and len(self.index.pts) >= SHORT:
-            key = self.index.key_before(number)
+        key = self.index.key_before(number) if len(self.index.pts) >= SHORT else 0
         if self._frames is None or self._next > number or self._next < key:
             self._start(key)
         assert self._frames is not None
         while True:
             frame = next(self._frames, None)
             if frame is None or (self.index.timed and frame.pts != self.index.pts[self._next]):
-                found = "nothing" if frame is None else str(frame.pts)
-                raise _Mismatch(found)
+                raise _Mismatch
+            if frame.is_corrupt and self._sought:
+                raise _Mismatch
             self._next += 1
             if self._next > number:
                 return frame
@@ -97,10 +98,14 @@ class Decoder:
         if self._container is None or key == 0:
             self.close()
             self._container, self._stream = open_video(self.path, self.index.stream, self.threads)
+            if key:
+                # The first packet can hold what the decoder must know for all the others: x264 names its version
+                # there, and 4:4:4 streams of versions before 151 come out as noise without it.
+                next(self._run(None), None)
         if key:
             self._container.seek(self.index.pts[key], stream=self._stream, backward=True)
         self._frames = self._run(self.index.pts[key] if key else None)
-        self._next = key
+        self._next, self._sought = key, key > 0
 
     def _run(self, from_pts: int | None) -> Iterator[VideoFrame]:
         assert self._container is not None
@@ -110,20 +115,21 @@ class Decoder:
                 if from_pts is None or frame.pts is None or frame.pts >= from_pts:
                     yield frame
         except av.FFmpegError as error:
-            near = f"frame {self._next}"
-            raise BadVideo(f"{self.path} is damaged: {near} cannot be decoded ({reason(error)}).") from None
+            broken = f"frame {self._next} cannot be decoded ({reason(error)})"
+            raise BadVideo(f"{self.path} is damaged: {broken}.") from None
 
-    def _recover(self) -> None:
-        """After a mismatch: never seek in this file again, and trust only timestamps that the decoder gave."""
+    def _distrust(self) -> None:
+        """After a mismatch: never seek in this file again; if it was not a seek, learn the timestamps by decoding."""
         self.fallbacks += 1
-        self._seekable = False
         self.close()
+        if self._sought:
+            self.index = replace(self.index, keys=(0,))
+            return
         promised = len(self.index.pts)
-        self.index = index_video(self.path, by_decoding=True)
-        if len(self.index.pts) < promised:
-            raise BadVideo(
-                f"{self.path} is damaged: {len(self.index.pts)} of {promised} frames can be decoded; re-encode it."
-            )
+        index = replace(index_video(self.path, by_decoding=True), keys=(0,))
+        if self._reindexed or len(index.pts) < promised:
+            raise BadVideo(f"{self.path} is damaged: {len(index.pts)} of its {promised} frames can be decoded.")
+        self.index, self._reindexed = index, True
 
 
 class _Mismatch(Exception):
