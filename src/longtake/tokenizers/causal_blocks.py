@@ -1,12 +1,9 @@
-"""The parts of the causal video autoencoder: residual and attention blocks, resampling, encoder, decoder.
+"""The blocks of the causal video autoencoder: residual, attention, resampling.
 
 Names and shapes of the parameters are those of diffusers' `AutoencoderKLWan`, so a state dict fits both. Every
 `forward(x, state=None)` takes clips (B, C, T, H, W): without a state it is the one-shot definition; with a
 `StreamState` it is one chunk of a stream, and the chunks' outputs joined in time equal the one-shot output.
 """
-
-from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +11,7 @@ from torch import Tensor, nn
 
 from longtake.layers.causal_convolution import CausalConv3d, StreamState, pointwise
 from longtake.tokenizers.channel_norm import ChannelNorm
+from longtake.tokenizers.upsampling import double_and_convolve
 
 
 class ResidualBlock(nn.Module):
@@ -89,7 +87,7 @@ class Upsample(nn.Module):
 
     def __init__(self, width: int, temporal: bool, out_width: int | None = None) -> None:
         super().__init__()
-        self.resample = nn.Sequential(
+        self.resample = nn.Sequential(  # run as one operation, see `double_and_convolve`
             nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(width, out_width or width // 2, 3, padding=1)
         )
         if temporal:
@@ -99,7 +97,8 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         if self.temporal:
             x = self._double_time(x, state)
-        return clip_of(self.resample(frames(x)), x.shape[0])
+        convolution = self.resample[1]
+        return clip_of(double_and_convolve(frames(x), convolution.weight, convolution.bias), x.shape[0])
 
     def _double_time(self, x: Tensor, state: StreamState | None) -> Tensor:
         if state is not None and state.has(self.time_conv):
@@ -135,104 +134,3 @@ class Middle(nn.Module):
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         x = self.resnets[0](x, state)
         return self.resnets[1](self.attentions[0](x), state)
-
-
-class Encoder(nn.Module):
-    """Pixels (B, in, T, H, W) -> features (B, out, T', H', W'), time and space reduced level by level."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        base_width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        temporal: Sequence[bool],
-        dropout: float,
-        shortcuts: bool = False,
-    ) -> None:
-        super().__init__()
-        from longtake.tokenizers.shortcut_levels import ShortcutDownLevel
-
-        widths = [base_width * m for m in (1, *multipliers)]
-        self.conv_in = CausalConv3d(in_channels, widths[0])
-        self.down_blocks = nn.ModuleList()
-        for level, (before, width) in enumerate(pairwise(widths)):
-            last = level == len(multipliers) - 1
-            if shortcuts:
-                halve = not last and temporal[level]
-                self.down_blocks.append(
-                    ShortcutDownLevel(before, width, blocks, temporal=halve, last=last, dropout=dropout)
-                )
-                continue
-            for block in range(blocks):
-                self.down_blocks.append(ResidualBlock(width if block else before, width, dropout))
-            if not last:
-                self.down_blocks.append(Downsample(width, temporal[level]))
-        self.mid_block = Middle(widths[-1], dropout)
-        self.norm_out = ChannelNorm(widths[-1])
-        self.conv_out = CausalConv3d(widths[-1], out_channels)
-
-    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        x = self.conv_in(x, state)
-        for block in self.down_blocks:
-            x = block(x, state)
-        x = self.mid_block(x, state)
-        return self.conv_out(self.norm_out(x), state)
-
-
-class UpLevel(nn.Module):
-    """One level of the decoder: `blocks` residual blocks, then an upsampling unless it is the last level."""
-
-    def __init__(self, in_width: int, width: int, blocks: int, upsample: Upsample | None, dropout: float) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(ResidualBlock(width if i else in_width, width, dropout) for i in range(blocks))
-        self.upsamplers = nn.ModuleList([upsample]) if upsample is not None else None
-
-    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        for block in self.resnets:
-            x = block(x, state)
-        return x if self.upsamplers is None else self.upsamplers[0](x, state)
-
-
-class Decoder(nn.Module):
-    """Latents (B, in, T', H', W') -> pixels (B, out, T, H, W): the encoder mirrored, one block more per level."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        base_width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        temporal: Sequence[bool],
-        dropout: float,
-        shortcuts: bool = False,
-    ) -> None:
-        super().__init__()
-        from longtake.tokenizers.shortcut_levels import ShortcutUpLevel
-
-        widths = [base_width * m for m in (multipliers[-1], *reversed(multipliers))]
-        temporal = list(reversed(temporal))
-        self.conv_in = CausalConv3d(in_channels, widths[0])
-        self.mid_block = Middle(widths[0], dropout)
-        self.up_blocks = nn.ModuleList()
-        for level, (before, width) in enumerate(pairwise(widths)):
-            last = level == len(multipliers) - 1
-            if shortcuts:
-                double = not last and temporal[level]
-                self.up_blocks.append(
-                    ShortcutUpLevel(before, width, blocks + 1, temporal=double, last=last, dropout=dropout)
-                )
-                continue
-            upsample = None if last else Upsample(width, temporal[level])
-            # every upsampling before this level has halved the channels
-            self.up_blocks.append(UpLevel(before // 2 if level else before, width, blocks + 1, upsample, dropout))
-        self.norm_out = ChannelNorm(widths[-1])
-        self.conv_out = CausalConv3d(widths[-1], out_channels)
-
-    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        x = self.mid_block(self.conv_in(x, state), state)
-        for level in self.up_blocks:
-            x = level(x, state)
-        return self.conv_out(self.norm_out(x), state)

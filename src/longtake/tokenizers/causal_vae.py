@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from longtake.errors import BadInput, BadSize
 from longtake.layers.causal_convolution import CausalConv3d, StreamState
-from longtake.tokenizers.causal_blocks import Decoder, Encoder
+from longtake.tokenizers.causal_networks import Decoder, Encoder
 from longtake.tokenizers.diffusers_layout import config_from_diffusers, config_to_diffusers
 from longtake.tokenizers.streams import DecodeStream, EncodeStream
 
@@ -248,7 +248,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
             raise BadInput("a state dict without a config; pass the config of the AutoencoderKLWan that it came from")
         vae = cls(**config_from_diffusers(config))
         vae.load_state_dict(source)
-        return vae.to(next(iter(source.values())).dtype)
+        first = next(iter(source.values()))
+        return nn.Module.to(vae, device=first.device, dtype=first.dtype)  # ModelMixin.to warns of what is not so here
 
     def to_diffusers(self) -> nn.Module:
         """A copy of this tokenizer as diffusers' `AutoencoderKLWan`, with the same outputs; diffusers' latents are raw."""
@@ -256,7 +257,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
 
         other = AutoencoderKLWan(**config_to_diffusers(self.config, self.stride))
         other.load_state_dict(self.state_dict())
-        return other.to(device=self.device, dtype=self.dtype).train(self.training)
+        return nn.Module.to(other, device=self.device, dtype=self.dtype).train(self.training)
 
 
 def _cut(pieces: Tensor | Iterable[Tensor], size: int, first: int) -> Iterator[Tensor]:

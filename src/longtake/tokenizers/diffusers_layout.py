@@ -9,7 +9,8 @@ from longtake.errors import BadInput
 def config_from_diffusers(config: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `CausalVAE` for a config of `AutoencoderKLWan`.
 
-    `BadInput` for what this class does not build: attention inside the levels (`attn_scales`), and pixels that differ in number of channels between input and output.
+    `BadInput` for what this class does not build: attention inside the levels (`attn_scales`), and pixels that differ
+    in number of channels between input and output.
     """
     patch = config.get("patch_size") or 1
     channels = config.get("in_channels", 3)

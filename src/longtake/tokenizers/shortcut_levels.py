@@ -5,9 +5,11 @@ and unfolds them. The learned path adds to it, so an untrained network already p
 makes small ones train several times faster.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longtake.errors import BadInput
 from longtake.layers.causal_convolution import StreamState
 from longtake.tokenizers.causal_blocks import Downsample, ResidualBlock, Upsample
 
@@ -15,12 +17,14 @@ from longtake.tokenizers.causal_blocks import Downsample, ResidualBlock, Upsampl
 def fold_mean(x: Tensor, width: int, time: int, space: int) -> Tensor:
     """Average pixels (and neighbouring channels) into `width` channels: (B, C, T, H, W) -> (B, width, T', H', W').
 
-    An odd number of frames is completed by a zero frame in front, so frame 0 of a clip pairs with nothing.
+    Space and time are folded into channels, ordered (channel, time, row, column), and `width` equal groups of
+    neighbours are averaged: a strided convolution with fixed weights. An odd number of frames is completed by a zero
+    frame in front, so frame 0 of a clip pairs with nothing.
     """
     x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
-    x = x.unflatten(4, (-1, space)).unflatten(3, (-1, space)).unflatten(2, (-1, time))  # B C T t H h W w
-    x = x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
-    return x.unflatten(1, (width, -1)).mean(2)
+    group = x.shape[1] * time * space * space // width
+    weight = torch.eye(width, dtype=x.dtype, device=x.device).repeat_interleave(group, 1) / group
+    return F.conv3d(x, weight.view(width, x.shape[1], time, space, space), stride=(time, space, space))
 
 
 def repeat_unfold(x: Tensor, width: int, time: int, space: int, *, first: bool) -> Tensor:
@@ -39,6 +43,7 @@ class ShortcutDownLevel(nn.Module):
         self.resnets = nn.ModuleList(ResidualBlock(width if i else before, width, dropout) for i in range(blocks))
         self.downsampler = None if last else Downsample(width, temporal)
         self.width, self.time, self.space = width, 2 if temporal and not last else 1, 1 if last else 2
+        _check_widths(before * self.time * self.space**2, width, before)
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         shortcut = fold_mean(x, self.width, self.time, self.space)
@@ -57,6 +62,8 @@ class ShortcutUpLevel(nn.Module):
         self.resnets = nn.ModuleList(ResidualBlock(width if i else before, width, dropout) for i in range(blocks))
         self.upsampler = None if last else Upsample(width, temporal, width)
         self.width, self.time = width, 2 if temporal else 1
+        if not last:
+            _check_widths(width * self.time * 4, before, width)
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         if self.upsampler is None:
@@ -69,3 +76,11 @@ class ShortcutUpLevel(nn.Module):
         for block in self.resnets:
             x = block(x, state)
         return self.upsampler(x, state) + shortcut
+
+
+def _check_widths(folded: int, width: int, before: int) -> None:
+    if folded % width:
+        raise BadInput(
+            f"a shortcut from width {before} ({folded} with space and time folded in) to {width} does not divide; choose "
+            "multipliers that do: the last level cannot be wider than the one before it"
+        )
