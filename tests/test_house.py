@@ -257,6 +257,13 @@ def test_the_wheel_holds_everything_in_the_package():
     assert {name.split("/")[0] for name in shipped} == {"longtake"}
 
 
+def test_a_starter_stays_small():
+    """At most 32 MiB each, so that installing the package stays a matter of seconds."""
+    for index in (SOURCE / "starters").glob("*/model_index.json"):
+        size = sum(path.stat().st_size for path in index.parent.rglob("*") if path.is_file())
+        assert size <= 32 * 2**20, f"{index.parent.name}: {size / 2**20:.1f} MiB"
+
+
 def test_results_are_complete_records():
     """A committed benchmark or claim result says on which machine, with which versions, when."""
     for path in [*(ROOT / "benchmarks" / "results").glob("*.json"), *(ROOT / "claims" / "results").glob("*.json")]:
