@@ -65,3 +65,38 @@ def _no_network():
     socket.socket.connect = guarded
     yield
     socket.socket.connect = connect
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A saved pipeline with tiny random networks whose output depends on everything that goes in; do not write to it."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from transformers import T5Config, T5EncoderModel
+
+    from longtake.backbones.waver import HybridStreamDiT
+    from longtake.pipelines import VideoPipeline
+    from longtake.tokenizers.causal_vae import CausalVAE
+    from longtake.training.text_encoder import train_tokenizer
+
+    torch.manual_seed(7)
+    words = train_tokenizer(["a red ball rolls behind a blue cube"] * 50, vocab_size=600, max_length=24)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    tokenizer = CausalVAE(latent_channels=4, base_width=4)
+    tokenizer.set_statistics([0.1, -0.1, 0.0, 0.2], [0.5, 0.6, 0.7, 0.8])
+    transformer = HybridStreamDiT(
+        latent_channels=4, text_width=16, width=32, heads=2, dual_blocks=1, single_blocks=1, absolute_size=(3, 4, 4)
+    )
+    with torch.no_grad():
+        for name, weight in transformer.named_parameters():
+            if "modulation" in name or name.startswith("head."):  # zero at the start of a training
+                weight.normal_(0, 0.1)
+    transformer.set_black_latents(tokenizer)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    VideoPipeline(
+        tokenizer=tokenizer.eval(),
+        transformer=transformer.eval(),
+        text_encoder=T5EncoderModel(T5Config(vocab_size=len(words), **sizes)).eval(),
+        text_tokenizer=words,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
+    ).save_pretrained(folder)
+    return folder

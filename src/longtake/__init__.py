@@ -1,1 +1,45 @@
-"""longtake."""
+"""longtake: video diffusion transformers, from raw clips to long video.
+
+import longtake
+output = longtake.load("starter")("a red ball rolls behind a blue cube", seed=0)
+
+Importing this module imports nothing heavy; each name below loads what it needs when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longtake.backbones.waver import HybridStreamDiT
+    from longtake.catalogue import System, systems
+    from longtake.pipelines.generating import generate
+    from longtake.pipelines.loading import load
+    from longtake.pipelines.video_pipeline import VideoPipeline
+    from longtake.tokenizers.causal_vae import CausalVAE
+
+__version__ = "0.1.0"
+
+__all__ = ["CausalVAE", "HybridStreamDiT", "System", "VideoPipeline", "__version__", "generate", "load", "systems"]
+
+_HOMES = {
+    "CausalVAE": "longtake.tokenizers.causal_vae",
+    "HybridStreamDiT": "longtake.backbones.waver",
+    "VideoPipeline": "longtake.pipelines.video_pipeline",
+    "System": "longtake.catalogue",
+    "generate": "longtake.pipelines.generating",
+    "load": "longtake.pipelines.loading",
+    "systems": "longtake.catalogue",
+    # diffusers resolves a component's class in the library that model_index.json names, here longtake, and looks for
+    # the base class that says how to load it in the same place.
+    "ModelMixin": "diffusers",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'longtake' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

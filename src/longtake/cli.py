@@ -1,0 +1,265 @@
+"""The command line: one function per verb. What a verb does is in the module that it calls."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from longtake.errors import BadInput, LongtakeError
+
+app = typer.Typer(
+    help="Video diffusion transformers: generate, train, measure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Render scenes with ground truth; check folders of videos.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Model = Annotated[str, typer.Option(help="A starter's name, a pipeline folder, or a hub id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What happens in the clip.", show_default=False)] = None,
+    model: Model = "starter",
+    out: Annotated[
+        Path | None, typer.Option(help="Where to; the record goes beside it. Default: clip.mp4.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Clip i of --count is drawn from seed + i.")] = 0,
+    frames: Annotated[int, typer.Option(help="Frames of the clip.")] = 17,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "64x64",
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 30,
+    guidance: Annotated[float, typer.Option(help="Strength of guidance; 1 is none.")] = 4.0,
+    negative: Annotated[str, typer.Option(help="What to stay away from.")] = "",
+    image: Annotated[Path | None, typer.Option(help="Picture that is the first frame.")] = None,
+    last_image: Annotated[Path | None, typer.Option(help="Picture that is the last frame.")] = None,
+    continue_from: Annotated[Path | None, typer.Option(help="Video whose last frames the clip goes on from.")] = None,
+    count: Annotated[int, typer.Option(help="Number of clips; above 1 they are numbered.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="euler, heun, unipc, dpm++ ...; default: the model's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    from_record: Annotated[Path | None, typer.Option(help="Make the clip of this record again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make clips from a prompt, and a record of each that makes it again."""
+    if (prompt is None) == (from_record is None):
+        raise BadInput("generate takes a prompt, or --from-record with the .json of a clip: give one of the two")
+    height, width = _size(size)
+    _quiet()
+    from longtake.pipelines.generating import generate, regenerate
+
+    with _bar("sampling", count * steps) as advance:
+        if from_record is not None:
+            made = [regenerate(from_record, out=out, on_step=lambda _, done, all: advance(done, all))]
+        else:
+            made = generate(
+                prompt or "",
+                model=model,
+                out=out or "clip.mp4",
+                negative_prompt=negative,
+                frames=frames,
+                height=height,
+                width=width,
+                steps=steps,
+                guidance=guidance,
+                seed=seed,
+                image=image,
+                last_image=last_image,
+                continue_from=continue_from,
+                count=count,
+                scheduler=scheduler,
+                dtype=dtype,
+                device=device,
+                on_step=lambda clip, done, all: advance(clip * all + done, count * all),
+            )
+    for one in made:
+        for warning in one.record.warnings:
+            _say(f"{one.path}: {warning}")
+    if as_json:
+        _print_json([{"path": str(one.path), "record": dataclasses.asdict(one.record)} for one in made])
+        return
+    for one in made:
+        s, t = one.record.settings, one.record.seconds
+        print(
+            f"{one.path}  {s.frames} frames {s.width}x{s.height}, seed {s.seed}, "
+            f"{t.text + t.denoise + t.decode:.1f} s (text {t.text:.2f}, denoise {t.denoise:.2f}, decode {t.decode:.2f})"
+        )
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, with dots: data.root=DIR.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+) -> None:
+    """Train what a recipe says."""
+    _quiet()
+    from longtake.training import train
+
+    for result in train(recipe, overrides or [], resume=resume):
+        held_out = ", ".join(
+            f"{name} {value:.4g} -> {result.after[name]:.4g}"
+            for name, value in result.before.items()
+            if name in result.after
+        )
+        print(f"{result.out}  {result.stopped} at step {result.step} after {result.seconds:.0f} s  {held_out}".rstrip())
+        if result.export is not None:
+            print(f"{result.export}  exported")
+
+
+@data_app.command("render")
+def data_render(
+    out: Annotated[Path, typer.Option(help="Folder for mp4 and JSON files; made if missing.")],
+    count: Annotated[int, typer.Option(help="Number of clips.")] = 16,
+    seed: Annotated[int, typer.Option(help="Scene i is drawn from seed + i.")] = 0,
+    frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 17,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "64x64",
+) -> None:
+    """Render scenes to videos with their ground truth."""
+    height, width = _size(size)
+    from longtake.data.scenes.export import export_scenes
+
+    export_scenes(out, count, first_seed=seed, frames=frames, height=height, width=width)
+
+
+@data_app.command("check")
+def data_check(root: Annotated[Path, typer.Argument(help="Folder of videos, or a CSV or JSONL table.")]) -> None:
+    """Say what would be trained on, and what is wrong with the rest."""
+    from longtake.data.check import check, format_report
+
+    print(format_report(check(root)))
+
+
+@app.command()
+def reconstruct(
+    file: Annotated[Path, typer.Argument(help="Any video.")],
+    model: Model = "starter",
+    out: Annotated[Path | None, typer.Option(help="Write the decoded video here.")] = None,
+    frames: Annotated[int | None, typer.Option(help="At most so many frames from the start.")] = None,
+    size: Annotated[str | None, typer.Option(help="Resize and crop to WIDTHxHEIGHT first.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Send a video through the tokenizer and back, and print its PSNR."""
+    _quiet()
+    from longtake.pipelines.loading import load_tokenizer
+    from longtake.pipelines.reconstructing import reconstruct
+
+    with _bar("frames", frames or 1) as advance:
+        trip = reconstruct(
+            file,
+            load_tokenizer(model, device=device),
+            out=out,
+            frames=frames,
+            size=None if size is None else _size(size),
+            on_frames=advance,
+        )
+    if as_json:
+        _print_json({"file": str(file), **dataclasses.asdict(trip)})
+        return
+    print(
+        f"{file}  PSNR {trip.psnr:.2f} dB (worst frame {trip.worst:.2f}), {trip.frames} frames "
+        f"{trip.width}x{trip.height}, {trip.seconds:.1f} s" + (f"; {trip.note}" if trip.note else "")
+    )
+
+
+@app.command()
+def systems(
+    name: Annotated[str | None, typer.Argument(help="One system.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the published systems, and what of each is there."""
+    from longtake.catalogue import systems
+
+    rows = systems(name)
+    if as_json:
+        _print_json([dataclasses.asdict(row) | {"status": row.status} for row in rows])
+    elif name is not None:
+        for key, value in (dataclasses.asdict(rows[0]) | {"status": rows[0].status}).items():
+            print(f"{key:8} {value if value is not None else '-'}")
+    else:
+        for row in rows:
+            print(f"{row.status:9} {row.floor:22} {row.name:25} {row.title}")
+
+
+# ------------------------------------------------------------------------------------------------------------ plumbing
+
+
+def main() -> None:
+    """Run a command. Errors are one line on standard error: exit code 2 for the user's mistake, 1 for ours."""
+    try:
+        code = app(standalone_mode=False)
+    except LongtakeError as error:
+        _stop(str(error), 2)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of the command line's own parser
+            _stop(f"{error.format_message()} ('longtake --help' shows what there is)", 2)
+        if type(error).__name__ == "Abort":
+            _stop("interrupted", 130)
+        _stop(f"internal error, please report it: {type(error).__name__}: {error}", 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(message: str, code: int) -> None:
+    _say(message)
+    sys.exit(code)
+
+
+def _say(message: str) -> None:
+    print("longtake: " + " ".join(message.split()), file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _size(text: str) -> tuple[int, int]:
+    """ "WIDTHxHEIGHT" -> (height, width)."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise BadInput(f"size '{text}' is not WIDTHxHEIGHT in pixels, for example 64x64")
+    return int(height), int(width)
+
+
+def _quiet() -> None:
+    """Keep the progress bars and warnings of diffusers and transformers away from the terminal."""
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", module=r"(diffusers|transformers|huggingface_hub)(\.|$)")
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def _bar(what: str, total: int) -> Any:
+    """A progress bar on standard error when that is a terminal; gives advance(done, total)."""
+    import contextlib
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    @contextlib.contextmanager
+    def show() -> Any:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda done, all: progress.update(task, completed=done, total=all)
+
+    return show()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Finding and loading pipelines: a starter's name, a folder, or a hub id."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+
+import longtake
+from longtake.errors import BadInput, UnknownModel, nearest
+from longtake.pipelines.video_pipeline import VideoPipeline
+from longtake.tokenizers.causal_vae import CausalVAE
+
+STARTERS = Path(longtake.__file__).parent / "starters"
+"""Where the shipped pipelines are, one folder each."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"]
+
+
+def starter_names() -> tuple[str, ...]:
+    """Names of the pipelines that are shipped with the package."""
+    return tuple(sorted(index.parent.name for index in STARTERS.glob("*/model_index.json")))
+
+
+def load(name: str | Path = "starter", *, dtype: str | torch.dtype | None = None, device: str = "cpu") -> VideoPipeline:
+    """Load a pipeline.
+
+    Args:
+        name: a starter's name, a folder that `VideoPipeline.save_pretrained` wrote, or a hub id `owner/name` (which is
+            downloaded unless it is in the local cache; only JSON and safetensors files are ever fetched).
+        dtype: "float32", "bfloat16" or "float16"; None is float32 on a CPU and bfloat16 elsewhere.
+        device: where it runs, "cpu", "cuda", "cuda:1".
+
+    Raises:
+        UnknownModel: none of the three, or a pipeline of another library; one line with the nearest starter.
+        BadInput: an unknown dtype or a device that is not there.
+    """
+    folder = pipeline_folder(name)
+    where = _device(device)
+    kind = _dtype(dtype, where)
+    try:
+        pipe = VideoPipeline.from_pretrained(str(folder), dtype=kind, low_cpu_mem_usage=False)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UnknownModel(f"'{name}' does not load as a pipeline: {_first_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    pipe.register_to_config(_name_or_path=str(name))
+    for network in (pipe.tokenizer, pipe.transformer, pipe.text_encoder):
+        network.eval().requires_grad_(False)
+    return pipe.to(where)
+
+
+def load_tokenizer(name: str | Path = "starter", *, device: str = "cpu") -> CausalVAE:
+    """Load only the tokenizer of a pipeline, or of a folder that holds nothing else. Arguments and errors as `load`."""
+    alone = Path(name)
+    folder = alone if (alone / "config.json").is_file() else pipeline_folder(name) / "tokenizer"
+    where = _device(device)
+    try:
+        tokenizer = CausalVAE.from_pretrained(str(folder), dtype=torch.float32, low_cpu_mem_usage=False)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UnknownModel(f"'{name}' holds no tokenizer that loads: {_first_line(error)}") from error
+    return tokenizer.eval().requires_grad_(False).to(where)
+
+
+def pipeline_folder(name: str | Path) -> Path:
+    """The folder of a pipeline by name, downloaded when it is a hub id. Raises UnknownModel."""
+    starters = starter_names()
+    if name in starters:
+        return STARTERS / str(name)
+    folder = Path(name)
+    if folder.is_dir():
+        return _checked(folder, str(name))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)):
+        return _checked(_download(str(name), starters), str(name))
+    raise UnknownModel(
+        f"no model is called '{name}': it is no starter, no folder and no hub id.{_hint(name, starters)}"
+    )
+
+
+def _checked(folder: Path, name: str) -> Path:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UnknownModel(f"'{name}' holds no pipeline: {index.name} is missing; give what save_pretrained wrote.")
+    try:
+        kind = json.loads(index.read_text()).get("_class_name")
+    except (ValueError, AttributeError):
+        raise UnknownModel(f"'{name}' holds no pipeline: {index.name} is not a JSON object.") from None
+    if kind != VideoPipeline.__name__:
+        raise UnknownModel(f"'{name}' holds a {kind}: longtake.load takes VideoPipeline; load this one with diffusers.")
+    return folder
+
+
+def _download(name: str, starters: tuple[str, ...]) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, etag_timeout=10))
+    except RepositoryNotFoundError:
+        why = "the hub has no such repository, or it is private"
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        why = f"the hub cannot be reached and it is not in the local cache ({type(error).__name__})"
+    raise UnknownModel(f"no model '{name}': it is no starter and no folder, and {why}.{_hint(name, starters)}")
+
+
+def _hint(name: str | Path, starters: tuple[str, ...]) -> str:
+    return nearest(str(name).rpartition("/")[2], starters) if starters else " No starter is installed."
+
+
+def _device(device: str) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"device '{device}' is not there: {_first_line(error)}") from None
+    return found
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise BadInput(f"dtype '{dtype}' is unknown.{nearest(dtype, _DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,346 @@
+"""VideoPipeline: prompt (and given frames) in, clip out. A diffusers pipeline: one folder, `model_index.json` on top.
+
+text     prompt and negative prompt -> T5 states, padded to one length
+denoise  noise, drawn per clip from its own seed -> latents, over any diffusers scheduler set up for flow matching
+decode   latents -> pixels, streamed through the tokenizer
+
+A folder remembers which tokenizer its transformer was trained with and refuses another.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from inspect import signature
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from longtake.backbones.waver import HybridStreamDiT
+from longtake.errors import BadInput, BadSize, UnknownModel
+from longtake.pipelines.given import Film, Given, Picture, given_ending, given_picture
+from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_memory, versions, weights_hash
+from longtake.pipelines.schedulers import describe_scheduler
+from longtake.pipelines.text import check_prompt, encode_prompts
+from longtake.tokenizers.causal_vae import CausalVAE
+from longtake.video import Clip
+
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100.0
+MAX_SEED = 2**63 - 1
+
+_CUSTOM_PIPELINE = '''"""Lets diffusers load this folder by itself:
+
+DiffusionPipeline.from_pretrained(folder, custom_pipeline="pipeline", trust_remote_code=True)
+"""
+
+from longtake.pipelines.video_pipeline import VideoPipeline as VideoPipeline
+'''
+
+
+@dataclass(frozen=True)
+class VideoOutput:
+    """What a call gives back.
+
+    Attributes:
+        clip: pixels (count, 3, T, H, W) in [-1, 1] with the pipeline's frame rate.
+        latents: (count, C, T', H', W'), normalised, as the tokenizer decodes them.
+        record: settings, versions, times and memory of the run.
+    """
+
+    clip: Clip
+    latents: Tensor
+    record: Record
+
+
+class VideoPipeline(DiffusionPipeline):
+    """Text, picture or clip to video.
+
+    Args:
+        tokenizer: pixels <-> latents.
+        transformer: predicts the velocity.
+        text_encoder, text_tokenizer: T5 or UMT5 and its tokenizer; any `transformers` pair of that kind.
+        scheduler: any of diffusers' set up for flow matching (see `schedulers.scheduler_named`); may be replaced at any
+            time by assignment.
+        fps: frame rate of the clips that it was trained on.
+        tokenizer_hash: of the tokenizer that the transformer was trained with; None takes the one that is given.
+
+    Raises:
+        UnknownModel: the tokenizer is another one than `tokenizer_hash` says. BadSize: networks of unlike widths.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->tokenizer"
+
+    def __init__(
+        self,
+        tokenizer: CausalVAE,
+        transformer: HybridStreamDiT,
+        text_encoder: PreTrainedModel,
+        text_tokenizer: PreTrainedTokenizerBase,
+        scheduler: SchedulerMixin,
+        fps: float = 8.0,
+        tokenizer_hash: str | None = None,
+    ):
+        super().__init__()
+        _check_widths(tokenizer, transformer, text_encoder)
+        self.register_modules(
+            tokenizer=tokenizer,
+            transformer=transformer,
+            text_encoder=text_encoder,
+            text_tokenizer=text_tokenizer,
+            scheduler=scheduler,
+        )
+        # Folders name the front door instead of a module, so that they outlive a move of the module.
+        for part in ("tokenizer", "transformer"):
+            kind = type(getattr(self, part))
+            if kind.__module__.startswith("longtake."):
+                self.register_to_config(**{part: ("longtake", kind.__name__)})
+        self.register_to_config(fps=fps, tokenizer_hash=tokenizer_hash or _fingerprint(tokenizer))
+        self._checked_tokenizer: CausalVAE | None = None
+        self._weights: tuple[tuple[tuple[int, int], ...], str] | None = None
+        self.check_tokenizer()
+
+    def check_tokenizer(self) -> None:
+        """Raise UnknownModel when the tokenizer is not the one that the transformer was trained with."""
+        if self.tokenizer is self._checked_tokenizer:
+            return
+        found, expected = _fingerprint(self.tokenizer), self.config.tokenizer_hash
+        if found != expected:
+            raise UnknownModel(
+                f"the tokenizer has hash {found[:12]} and the transformer was trained with {expected[:12]}: load the "
+                "tokenizer that belongs to it, or train the transformer on this one"
+            )
+        self._checked_tokenizer = self.tokenizer
+
+    def save_config(self, save_directory: str | Path, push_to_hub: bool = False) -> None:
+        """Write `model_index.json` and, for diffusers alone, `pipeline.py`. Called by `save_pretrained`."""
+        self.check_tokenizer()
+        # Saving in a narrower dtype rounds the weights; the hash is of what was saved.
+        self.register_to_config(tokenizer_hash=_fingerprint(self.tokenizer))
+        super().save_config(save_directory, push_to_hub)
+        (Path(save_directory) / "pipeline.py").write_text(_CUSTOM_PIPELINE)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str = "",
+        frames: int = 17,
+        height: int = 64,
+        width: int = 64,
+        steps: int = 30,
+        guidance: float = 4.0,
+        seed: int = 0,
+        image: Picture | None = None,
+        last_image: Picture | None = None,
+        continue_from: Film | None = None,
+        count: int = 1,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> VideoOutput:
+        """Make clips.
+
+        Args:
+            prompt: what happens; up to 4,000 characters, of which the encoder reads its first tokens.
+            negative_prompt: what to stay away from; takes the place of the empty prompt in guidance.
+            frames, height, width: of the clip; 1 + 4n frames and multiples of 8 with the starter's tokenizer.
+            steps: of the scheduler, 1 to 1000.
+            guidance: strength of classifier-free guidance, 0 to 100; 1 is none, and takes half the time.
+            seed: clip i of `count` is drawn from seed + i and equals the single clip of that seed.
+            image, last_image: the first and the last frame. With both, the clip moves from one to the other.
+            continue_from: a clip to go on from; the new clip opens with its last frames (5 with the starter).
+            count: number of clips, made as one batch.
+            on_step: called as on_step(done, steps) after each step.
+
+        Raises:
+            BadInput, BadSize, BadImage, BadVideo: an argument out of its range, before any network runs.
+        """
+        settings = Settings(prompt, negative_prompt, frames, height, width, steps, guidance, seed, count)
+        shape = self.check(settings)
+        self.check_tokenizer()
+        given, settings, notes = self._read_given(settings, image, last_image, continue_from)
+        device = self._execution_device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+        clock = _Clock(device)
+        states, mask = self._encode_text(settings)
+        text_seconds = clock.lap()
+        latents = self._denoise(settings, shape, states, mask, self._condition(given, shape), on_step)
+        denoise_seconds = clock.lap()
+        pixels = torch.cat(list(self.tokenizer.decode_stream(latents)), dim=2)
+        seconds = Seconds(text_seconds, denoise_seconds, clock.lap())
+
+        self.maybe_free_model_hooks()
+        record = Record(
+            settings=settings,
+            model=str(self.config.get("_name_or_path") or ""),
+            weights=self.weights(),
+            scheduler=describe_scheduler(self.scheduler),
+            fps=self.config.fps,
+            dtype=str(self.transformer.dtype).removeprefix("torch."),
+            device=str(device),
+            threads=torch.get_num_threads(),
+            seconds=seconds,
+            peak_memory_bytes=peak_memory(device),
+            warnings=notes,
+            versions=versions(),
+            machine=machine(),
+        )
+        return VideoOutput(Clip(pixels.float().cpu(), self.config.fps), latents, record)
+
+    def check(self, settings: Settings) -> tuple[int, int, int]:
+        """Return the latents' (T', H', W') of a run. Raises BadInput or BadSize for a value out of its range."""
+        for name in ("prompt", "negative_prompt"):
+            check_prompt(getattr(settings, name), self.text_tokenizer, name=name)
+        for name, low, high in (("steps", 1, MAX_STEPS), ("count", 1, 1024), ("seed", 0, MAX_SEED)):
+            value = getattr(settings, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise BadInput(f"{name} is {value!r}: expected a whole number from {low} to {high}")
+        guidance = settings.guidance
+        if not (isinstance(guidance, int | float) and math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
+            raise BadInput(f"guidance is {guidance!r}: expected a number from 0 to {MAX_GUIDANCE:g}; 1 is no guidance")
+        sizes = settings.frames, settings.height, settings.width
+        for name, value in zip(("frames", "height", "width"), sizes, strict=True):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise BadSize(f"{name} is {value!r}: expected a whole number")
+        shape = self.tokenizer.latent_shape(*sizes)
+        for name, value, length, patch, stride in zip(
+            ("frames", "height", "width"), sizes, shape, self.transformer.patch, self.tokenizer.stride, strict=True
+        ):
+            if length % patch:
+                near = sorted({max(patch, length // patch * patch), (length // patch + 1) * patch})
+                fits = [1 + (n - 1) * stride if name == "frames" else n * stride for n in near]
+                raise BadSize(
+                    f"{name} {value} does not fit this model's patches; nearest: {' or '.join(map(str, fits))}"
+                )
+        return shape
+
+    def _read_given(
+        self, settings: Settings, image: Picture | None, last_image: Picture | None, continue_from: Film | None
+    ) -> tuple[dict[str, Given], Settings, tuple[str, ...]]:
+        """Read what was given, and note what was changed about it or will not be read."""
+        context = 1 + self.tokenizer.stride[0]
+        if image is not None and continue_from is not None:
+            raise BadInput("image and continue_from both give the beginning of the clip: give one of them")
+        if last_image is not None and settings.frames == 1:
+            raise BadInput("last_image needs a clip of more than one frame: ask for more frames, or give it as image")
+        if continue_from is not None and settings.frames <= context:
+            raise BadInput(
+                f"frames is {settings.frames}, and a continued clip opens with {context} frames of the one before: ask "
+                f"for at least {context + self.tokenizer.stride[0]}"
+            )
+        size, given = (settings.height, settings.width), {}
+        if image is not None:
+            given["image"] = given_picture(image, *size)
+        if last_image is not None:
+            given["last_image"] = given_picture(last_image, *size, name="last_image")
+        if continue_from is not None:
+            given["continue_from"] = given_ending(continue_from, context, *size, fps=self.config.fps)
+        notes = [note for one in given.values() for note in one.notes]
+        for name in ("prompt", "negative_prompt"):
+            fit = check_prompt(getattr(settings, name), self.text_tokenizer, name=name)
+            if fit.truncated:
+                notes.append(f"{name} has {fit.tokens} tokens; the first {fit.limit - 1} and an end mark were read")
+        return given, replace(settings, **{name: one.source for name, one in given.items()}), tuple(notes)
+
+    def _encode_text(self, settings: Settings) -> tuple[Tensor, Tensor]:
+        """States (1 or 2, L, D) and mask: the negative prompt's row first, unless there is no guidance."""
+        prompts = [settings.prompt] if settings.guidance == 1 else [settings.negative_prompt, settings.prompt]
+        return encode_prompts(prompts, self.text_tokenizer, self.text_encoder)
+
+    def _condition(self, given: dict[str, Given], shape: tuple[int, int, int]) -> Tensor | None:
+        """Condition channels (1, C + mask, T', H', W') of the given frames, or None."""
+        if not given:
+            return None
+        channels, device = self.tokenizer.config.latent_channels, self._execution_device
+        condition = self.transformer.empty_condition(torch.zeros(1, channels, *shape, device=device))
+        latents, mask = condition[:, :channels], condition[:, channels:]
+        for name, one in given.items():
+            encoded = self.tokenizer.encode(one.pixels.to(device))
+            if name == "last_image":  # one latent frame stands for four pixel frames, of which the last is given
+                latents[:, :, -1:], mask[:, -1, -1] = encoded, 1
+            else:
+                latents[:, :, : encoded.shape[2]], mask[:, :, : encoded.shape[2]] = encoded, 1
+        return condition
+
+    def _denoise(
+        self,
+        settings: Settings,
+        shape: tuple[int, int, int],
+        states: Tensor,
+        mask: Tensor,
+        condition: Tensor | None,
+        on_step: Callable[[int, int], None] | None,
+    ) -> Tensor:
+        """Noise to latents (count, C, T', H', W'), float32; each clip's noise comes from its own seed."""
+        device, count = self._execution_device, settings.count
+        generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(count)]
+        channels = self.tokenizer.config.latent_channels
+        latents = torch.stack([torch.randn(channels, *shape, generator=one) for one in generators]).to(device)
+
+        rows = len(states)  # 2 under guidance: the negative prompt's batch, then the prompt's
+        states, mask = (x.repeat_interleave(count, 0) for x in (states.to(self.transformer.dtype), mask))
+        if condition is not None:
+            condition = condition.expand(rows * count, -1, -1, -1, -1).to(self.transformer.dtype)
+
+        scheduler = self.scheduler
+        scheduler.set_timesteps(settings.steps, device=device)
+        extra = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
+        for done, t in enumerate(scheduler.timesteps, 1):
+            both = latents.to(self.transformer.dtype).repeat(rows, 1, 1, 1, 1)
+            velocity = self.transformer(both, t.expand(rows * count), states, mask, condition).float()
+            if rows == 2:
+                negative, positive = velocity.chunk(2)
+                velocity = negative + settings.guidance * (positive - negative)
+            latents = scheduler.step(velocity, t, latents, return_dict=False, **extra)[0]
+            if on_step is not None:
+                on_step(done, len(scheduler.timesteps))
+        return latents
+
+    def weights(self) -> str:
+        """SHA-256 over all networks, computed again only when a weight was written since."""
+        networks = {name: getattr(self, name) for name in ("tokenizer", "transformer", "text_encoder")}
+        stamp = tuple((id(p), p._version) for network in networks.values() for p in network.parameters())
+        if self._weights is None or self._weights[0] != stamp:
+            self._weights = stamp, weights_hash(networks)
+        return self._weights[1]
+
+
+class _Clock:
+    """Seconds since the last lap, waiting for a GPU to finish."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.start = self._now()
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def lap(self) -> float:
+        start, self.start = self.start, self._now()
+        return self.start - start
+
+
+def _fingerprint(tokenizer: CausalVAE) -> str:
+    """SHA-256 of a tokenizer's weights rounded to bfloat16, and of its statistics: the same in every dtype."""
+    statistics = json.dumps([tokenizer.config.get("latents_mean"), tokenizer.config.get("latents_std")])
+    weights = weights_hash({"tokenizer": tokenizer}, dtype=torch.bfloat16)
+    return hashlib.sha256(f"{weights} {statistics}".encode()).hexdigest()
+
+
+def _check_widths(tokenizer: CausalVAE, transformer: HybridStreamDiT, text_encoder: PreTrainedModel) -> None:
+    for what, have, want in (
+        ("latent channels", tokenizer.config.latent_channels, transformer.config.latent_channels),
+        ("frames per latent", tokenizer.stride[0], transformer.config.mask_channels),
+        ("text features", text_encoder.config.d_model, transformer.config.text_width),
+    ):
+        if have != want:
+            raise BadSize(f"{have} {what} come in and the transformer takes {want}: load networks that belong together")
