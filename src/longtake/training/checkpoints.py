@@ -18,6 +18,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from longtake.errors import BadOutput, BadRecipe
 from longtake.training.parallel import World, barrier
@@ -61,9 +62,11 @@ def write_checkpoint(
                 _point(root / "best", name)
             _prune(root, keep)
         barrier(world)
-    except Exception as error:  # safetensors and torch wrap a full disk in types of their own
+    except (Exception, CheckpointException) as error:  # safetensors and torch wrap a full disk in types of their own
         shutil.rmtree(partial, ignore_errors=True)
-        raise BadOutput(f"{folder}: the checkpoint cannot be written ({error}); free the disk and resume.") from error
+        raise BadOutput(
+            f"{folder}: the checkpoint cannot be written ({_reason(error)}); free the disk and resume."
+        ) from error
     return folder
 
 
@@ -93,15 +96,23 @@ def read_checkpoint(folder: Path, tensors: dict[str, Tensor], world: World) -> d
     try:
         with _quiet():
             dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=world.size == 1)
-    except Exception as error:
+    except (Exception, CheckpointException) as error:
         raise BadRecipe(
-            f"{folder}: the checkpoint does not fit this recipe ({str(error).splitlines()[0]}); resume with the recipe "
+            f"{folder}: the checkpoint does not fit this recipe ({_reason(error)}); resume with the recipe "
             "that wrote it, or choose another out."
         ) from error
     random = folder / f"random-{world.rank}.safetensors"
     if random.is_file():  # absent when more processes resume than wrote; they go on with their own
         _restore_random(load_file(random))
     return read_state(folder)
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of an error, or of the first process's error among those of all processes."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def _random_states(world: World) -> dict[str, Tensor]:

@@ -26,9 +26,9 @@ from longtake.errors import BadOutput, BadRecipe, TrainingDiverged
 from longtake.training.checkpoints import find_checkpoint, read_checkpoint, read_state, write_checkpoint
 from longtake.training.curves import Curve, draw_curves, open_board
 from longtake.training.ema import Ema
-from longtake.training.export import export_task, write_samples
+from longtake.training.export import export_task, usable_modules, write_samples
 from longtake.training.optimizers import build_optimizers, optimizer_tensors, set_rate
-from longtake.training.parallel import World, any_in_world, joined_world, local, mean_over_world, shard
+from longtake.training.parallel import World, any_in_world, barrier, joined_world, local, mean_over_world, shard, whole
 from longtake.training.progress import Progress, clock
 from longtake.training.recipe import Recipe, load_recipe, to_yaml
 from longtake.training.schedule import rate_share
@@ -200,7 +200,7 @@ class _Run:
         weights = list(self.parameters.values())
         bound = recipe.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(weights, bound, foreach=True)
-        norm = getattr(norm, "full_tensor", lambda: norm)()
+        norm = whole(norm)
         share = rate_share(self.step, self.recipe.steps, self.recipe.schedule)
         set_rate(self.optimizers, share)
         for optimizer in self.optimizers:
@@ -317,12 +317,12 @@ class _Run:
     @torch.no_grad()
     def _sample(self, progress: Progress) -> None:
         progress.pause()
-        with self._averaged(), self._autocast():
-            clips = self.task.sample()
-        if self.world.main:
-            sheet = write_samples(self.out / "samples", self.step, clips)
-            if sheet:
+        with self._averaged(), self._autocast(), torch.random.fork_rng():
+            modules = usable_modules(self.task, self.world)
+            if self.world.main:
+                sheet = write_samples(self.out / "samples", self.step, self.task.sample(modules))
                 progress.say(f"{self.recipe.name}: samples in {sheet}")
+            barrier(self.world)
         progress.go_on()
 
     @contextmanager

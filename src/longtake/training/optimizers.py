@@ -1,31 +1,35 @@
 """Optimisers: AdamW, or Muon for the matrices inside the blocks and AdamW for everything else.
 
 Muon orthogonalises the momentum of a whole matrix, which is meant for hidden layers. Input and output projections,
-embeddings, norms and biases keep AdamW. Muon's update is scaled to the size that AdamW's has
-(``adjust_lr_fn="match_rms_adamw"``: 0.2 * sqrt(max(rows, columns))), so one learning rate serves both.
+embeddings, norms and biases keep AdamW. Muon's update is scaled to the size that AdamW's has, so one learning rate
+serves both.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from longtake.training.muon import Muon
 from longtake.training.recipe import OptimizerRecipe
 
-_STATE = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), torch.optim.Muon: ("momentum_buffer",)}
+_STATE = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer",)}
 
 
 def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
-    """Names of the parameters that Muon takes: weights of linear layers inside the entries of an ``nn.ModuleList``."""
+    """Names of the parameters that Muon takes.
+
+    They are the weights of linear layers and convolutions inside the entries of an ``nn.ModuleList``.
+    """
     names = set()
     for name, module in modules.items():
-        blocks = {
+        blocks = tuple(
             f"{list_name}.{index}." if list_name else f"{index}."
             for list_name, inner in module.named_modules()
             if isinstance(inner, nn.ModuleList)
             for index in range(len(inner))
-        }
+        )
         for inner_name, inner in module.named_modules():
-            if isinstance(inner, nn.Linear) and any(f"{inner_name}.".startswith(block) for block in blocks):
+            if isinstance(inner, nn.Linear | nn.Conv2d | nn.Conv3d) and f"{inner_name}.".startswith(blocks):
                 names.add(f"{name}.{inner_name}.weight")
     return names
 
@@ -49,13 +53,12 @@ def build_optimizers(
         )
     if muon:
         optimizers.append(
-            torch.optim.Muon(
+            Muon(
                 muon,
                 lr=recipe.lr if recipe.muon_lr is None else recipe.muon_lr,
                 weight_decay=recipe.weight_decay,
                 momentum=recipe.momentum,
-                ns_steps=recipe.muon_steps,
-                adjust_lr_fn="match_rms_adamw",
+                steps=recipe.muon_steps,
             )
         )
     for optimizer in optimizers:

@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate
 
 from longtake.errors import BadRecipe
 from longtake.training.recipe import ParallelRecipe
@@ -68,8 +68,8 @@ def joined_world(recipe: ParallelRecipe, device: str = "auto") -> Iterator[World
 def shard(modules: Iterable[nn.Module], world: World) -> None:
     """Apply FSDP2 (or HSDP on a two-dimensional mesh) in place: one shard group per block, one for what is left.
 
-    A block is an entry of an ``nn.ModuleList`` directly below the module. Parameters become DTensors. Methods other
-    than ``forward`` that a task calls are named by the module's ``sharded_methods``.
+    A block is an entry of an ``nn.ModuleList`` directly below the module. Parameters become DTensors. Weights are given
+    up after every forward pass, so that they are gathered anew when the average has taken their place.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -78,8 +78,8 @@ def shard(modules: Iterable[nn.Module], world: World) -> None:
         for child in module.children():
             if isinstance(child, nn.ModuleList):
                 for block in child:
-                    fully_shard(block, mesh=world.mesh)
-        fully_shard(module, mesh=world.mesh)
+                    fully_shard(block, mesh=world.mesh, reshard_after_forward=True)
+        fully_shard(module, mesh=world.mesh, reshard_after_forward=True)
         for method in ("posterior", "encode", "decode"):
             if hasattr(module, method):
                 register_fsdp_forward_method(module, method)
@@ -87,14 +87,20 @@ def shard(modules: Iterable[nn.Module], world: World) -> None:
 
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds (all of it when it is not sharded); shares memory."""
-    to_local = getattr(tensor, "to_local", None)
-    return cast(Tensor, to_local()) if to_local is not None else tensor
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """The full tensor gathered from all shards; every process must call it."""
-    full = getattr(tensor, "full_tensor", None)
-    return cast(Tensor, full()) if full is not None else tensor
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def shards_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Cut a tensor that every process holds in full into shards as those of another; as it is when that one is whole."""
+    if not isinstance(like, DTensor):
+        return tensor
+    copies = DTensor.from_local(tensor, like.device_mesh, [Replicate()] * like.device_mesh.ndim, run_check=False)
+    return copies.redistribute(placements=like.placements)
 
 
 def mean_over_world(values: Tensor, world: World) -> Tensor:

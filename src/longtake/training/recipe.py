@@ -31,13 +31,13 @@ class DataRecipe:
     frames: int = 17
     height: int = 64
     width: int = 64
-    stride: int = 1  # videos: source frames from one taken frame to the next
+    stride: int | None = None  # videos: source frames from one taken frame to the next; None: the preset's
     fps: float | None = None  # videos: resample to this rate first
-    flip: bool = False  # videos: mirror half of the clips
+    flip: float | None = None  # videos: share of clips that are mirrored; None: the preset's
     window_seconds: float | None = None  # videos: cut each file into windows of this length, each an item of its own
     count: int = 100_000  # scenes: how many
-    held_out: int = 64  # clips kept out of training, for validation
-    options: dict[str, Any] = field(default_factory=dict)  # scenes: fields of SceneOptions
+    held_out: int = 64  # clips kept out of training, for validation; videos and latents: at most a quarter of them
+    options: dict[str, Any] = field(default_factory=dict)  # fields of SceneOptions or FolderOptions
     cache: str | None = None  # folder to render scenes, or to encode latents, into once; None: in every epoch again
     batch_size: int = 16  # clips per optimiser step, over all processes and micro-batches
     accumulate: int = 1  # micro-batches per process and step
@@ -59,7 +59,8 @@ class TokenizerRecipe(ModelRecipe):
     train: str = one_of("all", "decoder")  # decoder: the latent space stays as it is
     measure: bool = True  # measure the latents' mean and deviation at the end and store them
     measure_clips: int = 256
-    loss: dict[str, Any] = field(default_factory=dict)  # arguments of TokenizerLoss
+    loss: dict[str, Any] = field(default_factory=dict)  # weights of TokenizerLoss: l1, mse, kl, perceptual, gan, ...
+    discriminator: dict[str, Any] = field(default_factory=dict)  # of PatchDiscriminator, used where loss.gan is not 0
 
 
 @dataclass

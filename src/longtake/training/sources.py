@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 
+from longtake.data.order import Part
 from longtake.errors import BadData, BadRecipe
 from longtake.training.parallel import World, barrier
 from longtake.training.recipe import DataRecipe, check_arguments
@@ -22,7 +22,7 @@ def pixel_data(data: DataRecipe, seed: int, world: World) -> Sets:
     if data.kind == "latents":
         raise BadRecipe("data.kind: a tokenizer is trained on pixels; use scenes or videos.")
     if data.kind == "videos":
-        raise BadRecipe("data.kind videos: not there yet.")
+        return _videos(data, seed)
     return _scenes(data, seed, world)
 
 
@@ -77,10 +77,32 @@ def _scenes(data: DataRecipe, seed: int, world: World) -> Sets:
     return train, held_out
 
 
+def _videos(data: DataRecipe, seed: int) -> Sets:
+    """Clips of a folder or table; a few of them, spread evenly over it, are held out."""
+    from longtake.data.folder import VideoFolder
+    from longtake.data.presets import FolderOptions
+
+    if data.root is None:
+        raise BadRecipe("data.root: missing; the folder or table of videos to train on.")
+    own = {
+        "preset": data.preset or "ours",
+        "frames": data.frames,
+        "height": data.height,
+        "width": data.width,
+        "stride": data.stride,
+        "fps": data.fps,
+        "flip": data.flip,
+        "window_seconds": data.window_seconds,
+    }
+    check_arguments(FolderOptions, data.options, "data.options")
+    folder = VideoFolder(data.root, FolderOptions(**{**own, **data.options}), seed=seed)
+    return _split(folder, data)
+
+
 def _split(dataset: Any, data: DataRecipe) -> Sets:
     count = len(dataset)
-    held = min(data.held_out, count // 2)
-    if held < 1:
-        raise BadData(f"{data.root}: {count} clips are too few to hold one out; at least 2 are needed.")
-    subset = torch.utils.data.Subset
-    return subset(dataset, range(count - held)), subset(dataset, range(count - held, count))
+    held = min(data.held_out, count // 4) or 1
+    if count < 2:
+        raise BadData(f"{data.root}: {count} clip is too few: one is held out, so at least 2 are needed.")
+    out = {(2 * number + 1) * count // (2 * held) for number in range(held)}
+    return Part(dataset, [i for i in range(count) if i not in out]), Part(dataset, sorted(out))

@@ -36,16 +36,16 @@ class Task(Protocol):
         """Return named values of each sample (B,), ``loss`` among them: what "best" goes by, lower is better."""
         ...
 
-    def sample(self) -> list[tuple[str, Clip]]:
-        """Return clips to look at, with captions."""
+    def sample(self, modules: dict[str, nn.Module]) -> list[tuple[str, Clip]]:
+        """Return clips to look at, with captions, made by the given networks (of ``modules``' names)."""
         ...
 
     def finish(self) -> None:
         """Do what is left behind the last step, with the averaged weights in place: measure statistics."""
         ...
 
-    def export(self, folder: Path, weights: dict[str, dict[str, Tensor]]) -> None:
-        """Save the networks for use, given the full state dict of each trained one."""
+    def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:
+        """Save the given networks for use."""
         ...
 
 

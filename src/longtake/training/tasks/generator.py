@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from longtake.diffusion.conditions import FrameCondition
 from longtake.diffusion.flow import TIMESTEPS, sigma_sampler
 from longtake.pipelines.text import encode_prompts, token_limit
-from longtake.training.export import detached_copy
 from longtake.training.models import build_backbone, build_text, build_tokenizer
 from longtake.training.parallel import World
 from longtake.training.recipe import Recipe
@@ -112,17 +110,30 @@ class GeneratorTask:
         """Condition channels (B, C + mask, T, H, W), or None when no sample is given frames."""
         if all(kind is None for kind in kinds):
             return None
-        channels = self.backbone.empty_condition(latents)
-        raise NotImplementedError(FrameCondition, channels)
+        condition = self.backbone.empty_condition(latents)
+        length = latents.shape[2]
+        given, mask = condition.split([latents.shape[1], condition.shape[1] - latents.shape[1]], dim=1)
+        for row, (kind, seed) in enumerate(zip(kinds, seeds, strict=True)):
+            if kind is None:
+                continue
+            known = 1
+            if kind == "continuation":  # from two latent frames to about half of them
+                known = min(2 + seed % max(1, (length - 1) // 2), max(1, length - 1))
+            given[row, :, :known] = latents[row, :, :known]
+            mask[row, :, :known] = 1
+            if kind == "first_last" and length > 1:  # of the last latent frame's pixel frames only the last is given
+                given[row, :, -1:] = batch["last_image_latents"][row]
+                mask[row, -1, -1] = 1
+        return condition
 
-    def sample(self) -> list[tuple[str, Clip]]:
+    def sample(self, modules: dict[str, nn.Module]) -> list[tuple[str, Clip]]:
+        """Clips of the recipe's prompts, or else of held-out ones."""
         samples, data = self.recipe.samples, self.recipe.data
         _, held_out = self.data()
         prompts = samples.prompts[: samples.count]
         if not prompts:
             prompts = [held_out[i]["prompt"] for i in range(min(samples.count, len(held_out)))]  # type: ignore[arg-type]
-        pipe = self.pipeline(self.backbone, self.encoder)
-        fps = sample_fps(held_out[0])
+        pipe = self.pipeline(modules)
         clips = []
         for index, prompt in enumerate(prompts):
             made = pipe(
@@ -134,19 +145,26 @@ class GeneratorTask:
                 guidance=samples.guidance,
                 seed=samples.seed + index,
             )
-            clips.append((prompt, Clip(made.clip.pixels.float().cpu(), fps)))
+            clips.append((prompt, made.clip))
         return clips
 
-    def pipeline(self, backbone: nn.Module, encoder: nn.Module) -> Any:
-        """A `VideoPipeline` of this training's parts."""
+    def pipeline(self, modules: dict[str, nn.Module]) -> Any:
+        """A `VideoPipeline` of the given networks and this training's frozen ones."""
         from longtake.pipelines import VideoPipeline
+        from longtake.pipelines.schedulers import scheduler_named
 
-        raise NotImplementedError(VideoPipeline, backbone, encoder)
+        _, held_out = self.data()
+        return VideoPipeline(
+            tokenizer=self.vae,
+            transformer=modules["backbone"],  # type: ignore[arg-type]
+            text_encoder=modules.get("text", self.encoder),  # type: ignore[arg-type]
+            text_tokenizer=self.words,
+            scheduler=scheduler_named("euler", shift=self.recipe.objective.shift),
+            fps=sample_fps(held_out[0]),
+        )
 
     def finish(self) -> None:
         """Nothing is left to do."""
 
-    def export(self, folder: Path, weights: dict[str, dict[str, Tensor]]) -> None:
-        backbone = detached_copy(self.backbone, weights["backbone"])
-        encoder = detached_copy(self.encoder, weights["text"]) if "text" in weights else self.encoder
-        self.pipeline(backbone, encoder).save_pretrained(str(folder))
+    def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:
+        self.pipeline(modules).save_pretrained(str(folder))

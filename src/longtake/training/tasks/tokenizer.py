@@ -4,6 +4,7 @@ loss = reconstruction + KL (+ what else `TokenizerLoss` is asked for). The poste
 to each clip. Validation decodes the posterior's mean and measures PSNR on [-1, 1] pixels.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from longtake.tokenizers.causal_vae import CausalVAE
-from longtake.training.export import detached_copy
+from longtake.tokenizers.discriminator import PatchDiscriminator, hinge_discriminator
+from longtake.tokenizers.losses import TokenizerLoss
+from longtake.tokenizers.statistics import measure_statistics
 from longtake.training.models import build_tokenizer
 from longtake.training.parallel import World
 from longtake.training.recipe import Recipe, check_arguments
@@ -28,13 +30,18 @@ class TokenizerTask:
         self.recipe, self.world = recipe, world
         self.vae = build_tokenizer(recipe.tokenizer).to(world.device)
         self.vae.latent_shape(recipe.data.frames, recipe.data.height, recipe.data.width)  # BadSize before anything runs
-        self.fresh = recipe.tokenizer.init_from is None
         if recipe.tokenizer.train == "decoder":
             self.vae.requires_grad_(False)
             for part in (self.vae.post_quant_conv, self.vae.decoder):
                 part.requires_grad_(True)
-        self.criterion = build_loss(recipe.tokenizer.loss)
+        check_arguments(TokenizerLoss, recipe.tokenizer.loss, "tokenizer.loss")
+        self.criterion = TokenizerLoss(**recipe.tokenizer.loss)
         self.modules: dict[str, nn.Module] = {"tokenizer": self.vae}
+        self.discriminator: PatchDiscriminator | None = None
+        if self.criterion.gan:
+            check_arguments(PatchDiscriminator, recipe.tokenizer.discriminator, "tokenizer.discriminator")
+            self.discriminator = PatchDiscriminator(**recipe.tokenizer.discriminator).to(world.device)
+            self.modules["discriminator"] = self.discriminator
         self.sets: tuple[Dataset[Any], Dataset[Any]] | None = None
 
     def data(self) -> tuple[Dataset[Any], Dataset[Any]]:
@@ -48,7 +55,13 @@ class TokenizerTask:
         noise = seeded_noise(tuple(mean.shape[1:]), seeds, mean.device)
         latents = mean + torch.exp(0.5 * logvar) * noise
         decoded = self.vae.decode(self.vae.normalise(latents), clamp=False)
-        return self.criterion(decoded, pixels, mean, logvar)
+        if self.discriminator is None:
+            return self.criterion(decoded, pixels, mean, logvar)
+        # Both players in one backward pass: each loss reaches only its own player's weights.
+        total, parts = self.criterion(decoded, pixels, mean, logvar, _fixed(self.discriminator))
+        real, fake = self.discriminator(pixels), self.discriminator(decoded.detach())
+        judged = hinge_discriminator(real.float(), fake.float())
+        return total + judged, {**parts, "discriminator": judged.detach()}
 
     def validate(self, batch: Batch, seeds: list[int]) -> dict[str, Tensor]:
         pixels = batch["pixels"]
@@ -58,54 +71,33 @@ class TokenizerTask:
         # A range of 2, so the peak's square is 4.
         return {"loss": difference.abs().flatten(1).mean(1), "psnr": 10 * torch.log10(4 / each.clamp(min=1e-10))}
 
-    def sample(self) -> list[tuple[str, Clip]]:
+    def sample(self, modules: dict[str, nn.Module]) -> list[tuple[str, Clip]]:
+        """Held-out clips: on the left the clip, on the right what comes back."""
+        vae: Any = modules["tokenizer"]
         _, held_out = self.data()
         clips: list[tuple[str, Clip]] = []
         for index in range(min(self.recipe.samples.count, len(held_out))):  # type: ignore[arg-type]
             item = held_out[index]
-            pixels = item["pixels"][None].to(self.world.device)
-            mean, _ = self.vae.posterior(pixels)
-            decoded = self.vae.decode(self.vae.normalise(mean)).float()
-            both = torch.cat([pixels, decoded], dim=-1).cpu()  # left the clip, right its reconstruction
-            clips.append((item.get("prompt", ""), Clip(both, sample_fps(item))))
+            pixels = item["pixels"][None]
+            decoded = vae.decode(vae.encode(pixels.to(self.world.device))).float().cpu()
+            clips.append((item.get("prompt", ""), Clip(torch.cat([pixels, decoded], dim=-1), sample_fps(item))))
         return clips
 
-    @torch.no_grad()
     def finish(self) -> None:
         """Measure mean and deviation of each latent channel on training clips and store them."""
         recipe = self.recipe.tokenizer
-        if recipe.train == "decoder" or not (self.fresh or recipe.measure):
+        if recipe.train == "decoder" or not recipe.measure:
             return
         train, _ = self.data()
         count = min(recipe.measure_clips, len(train))  # type: ignore[arg-type]
-        total = square = 0.0
-        values = 0
-        for index in range(count):
-            mean, _ = self.vae.posterior(train[index]["pixels"][None].to(self.world.device))
-            mean = mean.double()
-            total, square = total + mean.sum((0, 2, 3, 4)), square + mean.square().sum((0, 2, 3, 4))
-            values += mean[:, 0].numel()
-        average = total / values
-        self.vae.set_statistics(average, (square / values - average.square()).clamp(min=1e-12).sqrt())
+        spread = (index * len(train) // count for index in range(count))  # type: ignore[arg-type]
+        measure_statistics(self.vae, (train[index]["pixels"][None] for index in spread))
 
-    def export(self, folder: Path, weights: dict[str, dict[str, Tensor]]) -> None:
-        copy = detached_copy(self.vae, weights["tokenizer"])
-        assert isinstance(copy, CausalVAE)
-        copy.save_pretrained(folder)
+    def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:
+        modules["tokenizer"].save_pretrained(folder)  # type: ignore[operator]
 
 
-def build_loss(arguments: dict[str, Any]) -> Any:
-    """The tokenizer's loss with a recipe's arguments."""
-    try:
-        from longtake.tokenizers.losses import TokenizerLoss
-    except ImportError:
-        return l1_kl
-
-    check_arguments(TokenizerLoss, arguments, "tokenizer.loss")
-    return TokenizerLoss(**arguments)
-
-
-def l1_kl(decoded, pixels, mean, logvar):
-    l1 = (decoded - pixels).abs().mean()
-    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return l1 + 1e-6 * kl, {"l1": l1.detach(), "kl": kl.detach()}
+def _fixed(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network as a function whose gradient reaches its input but not its weights."""
+    weights = {name: value.detach() for name, value in network.state_dict().items()}
+    return lambda x: torch.func.functional_call(network, weights, (x,))

@@ -1,0 +1,47 @@
+"""Killed without warning, at any moment: the resumed run's curve is that of an unbroken one, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from longtake.training.curves import read_curve
+
+TOY = Path(__file__).with_name("toy.py")
+WORDS = [
+    "steps=60",
+    "dropout=0.1",
+    "checkpoint.every=7",
+    "validation.every=10",
+    "optimizer.name=muon",
+    "data.workers=1",
+]
+
+
+def start(out, *words):
+    command = [sys.executable, str(TOY), str(out), *WORDS, *words]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+
+
+def test_a_run_killed_twice_has_the_curve_of_an_unbroken_one(tmp_path):
+    unbroken = start(tmp_path / "unbroken")
+    for words in ([], ["resume=true"]):
+        process = start(tmp_path / "killed", "delay=0.01", *words)
+        curve, rows = tmp_path / "killed" / "loss.csv", 0
+        before = len(read_curve(curve)) if curve.exists() else 0
+        while rows < before + 9:  # 9 more steps, so a checkpoint or two
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+            rows = len(read_curve(curve)) if curve.exists() else 0
+            before = min(before, rows)  # the resumed run cuts the rows behind its checkpoint
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert rows < 55
+    assert start(tmp_path / "killed", "resume=true").wait() == 0
+    assert unbroken.wait() == 0
+    for name in ("loss.csv", "validation.csv"):
+        expected = read_curve(tmp_path / "unbroken" / name)
+        assert read_curve(tmp_path / "killed" / name) == expected
+        assert expected[-1]["step"] == 60
