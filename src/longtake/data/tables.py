@@ -37,14 +37,20 @@ def find_table(folder: Path, columns: Mapping[str, str] | None = None) -> Path |
     """Return the table, or ``prompts.txt`` of a pair of lists, at the top of a folder; None if there is none.
 
     Raises:
-        BadData: several tables, none of them called metadata.
+        BadData: several tables, none of them called metadata; or one called so that cannot be read.
     """
     found = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in TABLES and path.is_file():
+        if path.suffix.lower() not in TABLES or not path.is_file():
+            continue
+        try:
             names = next(iter(_rows(path)), {}).keys()
-            if _column("video", names, columns) is not None:
-                found.append(path)
+        except BadData:
+            if path.stem == "metadata":
+                raise
+            continue  # something else, a log for one
+        if _column("video", names, columns) is not None:
+            found.append(path)
     preferred = [path for path in found if path.stem == "metadata"]
     if len(found) > 1 and len(preferred) != 1:
         raise BadData(f"{folder} holds several tables ({', '.join(path.name for path in found)}): give one of them.")
