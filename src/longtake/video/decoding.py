@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -103,7 +102,7 @@ class Decoder:
                 # there, and 4:4:4 streams of versions before 151 come out as noise without it.
                 next(self._run(None), None)
         if key:
-            self._container.seek(self.index.pts[key], stream=self._stream, backward=True)
+            self._container.seek(self.index.seek_to(key), stream=self._stream, backward=True)
         self._frames = self._run(self.index.pts[key] if key else None)
         self._next, self._sought = key, key > 0
 
@@ -123,10 +122,10 @@ class Decoder:
         self.fallbacks += 1
         self.close()
         if self._sought:
-            self.index = replace(self.index, keys=(0,))
+            self.index = self.index.without_keys()
             return
         promised = len(self.index.pts)
-        index = replace(index_video(self.path, by_decoding=True), keys=(0,))
+        index = index_video(self.path, by_decoding=True).without_keys()
         if self._reindexed or len(index.pts) < promised:
             raise BadVideo(f"{self.path} is damaged: {len(index.pts)} of its {promised} frames can be decoded.")
         self.index, self._reindexed = index, True

@@ -34,6 +34,7 @@ class FrameFolder:
             pts=tuple(range(count)),
             time_base=1 / rate,
             keys=tuple(range(count)),
+            seeks=tuple(range(count)),
             fps=fps,
             height=height,
             width=width,

@@ -2,7 +2,7 @@
 
 import bisect
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +18,9 @@ from longtake.video.colour import Matrix, clockwise_degrees, display_matrix
 
 # One packet is one shown frame in these codecs, so demuxing is enough. In the others (hidden frames of VP8, packed
 # and empty frames of MPEG-4) only the decoder knows, and the pass decodes.
-_ONE_FRAME_PER_PACKET = frozenset(
-    "h264 hevc av1 vp9 ffv1 mjpeg png gif prores dnxhd rawvideo huffyuv ffvhuff utvideo qtrle dvvideo vvc".split()
-)
+_INTRA_ONLY = frozenset("ffv1 mjpeg png prores dnxhd rawvideo huffyuv ffvhuff utvideo dvvideo".split())
+_ONE_FRAME_PER_PACKET = _INTRA_ONLY | frozenset("h264 hevc vvc av1 vp9 gif qtrle".split())
+_SEEKING_BY_DTS = ("mpegts", "mpeg")
 _STILLS = ("image2", "_pipe")
 _PLAYLISTS = frozenset("hls dash concat concatf tty sdp rtsp".split())
 _DEFAULT_RATE = 25
@@ -36,6 +36,7 @@ class VideoIndex:
             the file has no timestamps.
         time_base: seconds per unit of ``pts``.
         keys: numbers of the frames at which decoding can start, ascending; the first is 0.
+        seeks: for each key, the timestamp to seek to (containers differ in whether they look for pts or dts).
         fps: frames per second; the mean where the rate varies.
         height, width: of the upright picture.
         matrix: display matrix as signs, see ``colour.display_matrix``.
@@ -46,6 +47,7 @@ class VideoIndex:
     pts: tuple[int, ...]
     time_base: Fraction
     keys: tuple[int, ...]
+    seeks: tuple[int, ...]
     fps: float
     height: int
     width: int
@@ -66,6 +68,14 @@ class VideoIndex:
     def key_before(self, frame: int) -> int:
         """The last frame number at or before ``frame`` at which decoding can start."""
         return self.keys[bisect.bisect_right(self.keys, frame) - 1]
+
+    def seek_to(self, key: int) -> int:
+        """The timestamp to seek to for the key frame numbered ``key``."""
+        return self.seeks[bisect.bisect_left(self.keys, key)]
+
+    def without_keys(self) -> "VideoIndex":
+        """The same index for a file that can only be decoded from its start."""
+        return replace(self, keys=self.keys[:1], seeks=self.seeks[:1])
 
 
 def open_video(path: Path, stream: int | None = None, threads: int | None = None) -> tuple[InputContainer, VideoStream]:
@@ -123,7 +133,7 @@ class _Pass:
     """What one walk over a file's packets saw."""
 
     pts: list[int]  # of packets whose frames are shown, in file order
-    keys: list[int]
+    keys: dict[int, int]  # pts -> timestamp to seek to
     complete: bool  # every packet had a timestamp
     count: int  # packets, shown or not
     decoded: list[int | None]  # of decoded frames, in the order that the decoder gave them
@@ -137,7 +147,7 @@ def index_video(path: Path, by_decoding: bool = False) -> VideoIndex:
     """
     container, stream = open_video(path)
     with container:
-        by_decoding = by_decoding or stream.codec_context.name not in _ONE_FRAME_PER_PACKET
+        by_decoding = by_decoding or not _packets_are_frames(container, stream)
         seen = _walk(path, container, stream, by_decoding)
         first = seen.first
         if first is None:
@@ -150,16 +160,17 @@ def index_video(path: Path, by_decoding: bool = False) -> VideoIndex:
         unit = stream.time_base
         if not timed or unit is None:
             shown, unit = list(range(len(shown))), 1 / Fraction(rate).limit_denominator(1001)
-        keys = {0}
-        if timed and seen.complete:
+        keys = {0: shown[0]}
+        if timed and seen.complete and not ("avi" in container.format.name and by_decoding):
             number = {pts: i for i, pts in enumerate(shown)}
-            keys.update(number[key] for key in seen.keys if key in number)
+            keys |= {number[pts]: seek for pts, seek in sorted(seen.keys.items()) if pts in number}
         matrix = display_matrix(first)
         height, width = (first.height, first.width) if matrix[0] else (first.width, first.height)
         return VideoIndex(
             pts=tuple(shown),
             time_base=unit,
-            keys=tuple(sorted(keys)),
+            keys=tuple(keys),
+            seeks=tuple(keys.values()),
             fps=_mean_rate(shown, unit, rate),
             height=height,
             width=width,
@@ -170,7 +181,8 @@ def index_video(path: Path, by_decoding: bool = False) -> VideoIndex:
 
 
 def _walk(path: Path, container: InputContainer, stream: VideoStream, by_decoding: bool) -> _Pass:
-    seen = _Pass([], [], True, 0, [], None)
+    by_dts = container.format.name in _SEEKING_BY_DTS
+    seen = _Pass([], {}, True, 0, [], None)
     try:
         for packet in container.demux(stream):
             if packet.size:
@@ -181,7 +193,7 @@ def _walk(path: Path, container: InputContainer, stream: VideoStream, by_decodin
                 if packet.pts is not None and not packet.is_discard:
                     seen.pts.append(packet.pts)
                     if packet.is_keyframe:
-                        seen.keys.append(packet.pts)
+                        seen.keys[packet.pts] = packet.dts if by_dts and packet.dts is not None else packet.pts
             if by_decoding or seen.first is None:
                 for frame in packet.decode():
                     seen.first = seen.first or frame
@@ -192,6 +204,12 @@ def _walk(path: Path, container: InputContainer, stream: VideoStream, by_decodin
         raise BadVideo(f"{path} holds no video frames.")
     _refuse_truncated(path, container, stream, seen.count)
     return seen
+
+
+def _packets_are_frames(container: InputContainer, stream: VideoStream) -> bool:
+    # AVI has no timestamps but places; with frames that are reordered, what FFmpeg makes of them is one off.
+    codecs = _INTRA_ONLY if "avi" in container.format.name else _ONE_FRAME_PER_PACKET
+    return stream.codec_context.name in codecs
 
 
 def _packets_tell(seen: _Pass, first_pts: int | None) -> bool:
