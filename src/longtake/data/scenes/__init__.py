@@ -4,13 +4,16 @@ from longtake.data.scenes.captions import canonical, write_captions
 from longtake.data.scenes.rendering import render_scenes
 from longtake.data.scenes.sampling import SceneOptions, is_held_out, sample_scene
 from longtake.data.scenes.store import SceneDataset, prerender
+from longtake.data.scenes.truth import Truth, ground_truth
 from longtake.data.scenes.world import Scene
 
 __all__ = [
     "Scene",
     "SceneDataset",
     "SceneOptions",
+    "Truth",
     "canonical",
+    "ground_truth",
     "is_held_out",
     "prerender",
     "render_scenes",

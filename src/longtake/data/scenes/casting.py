@@ -76,6 +76,20 @@ def cast(stage: Stage, direction: Tensor) -> Hits:
     return hits if slots == 1 else _nearest(hits, count * frames * rays)
 
 
+def floor_distance(stage: Stage, direction: Tensor) -> Tensor:
+    """Distance (B, F, R) along camera rays (B, F, 3, R) to the floor, infinite above the horizon."""
+    down = direction[:, :, 2]
+    eye = stage.eye[:, : direction.shape[1], 2:3]
+    distance = -eye / torch.where(down < -1e-6, down, torch.full_like(down, -1e-6))
+    return torch.where(down < -1e-6, distance, torch.inf)
+
+
+def above_floor(stage: Stage, hits: Hits, ground: Tensor) -> Hits:
+    """Leave out hits behind the floor, whose distance (B, F, R) is `ground`."""
+    floor = pick_rays(ground[:, :, None], pick(stage.frame, hits.slot), hits.where, len(stage.times))[0]
+    return hits.pick((floor >= hits.distance).nonzero().squeeze(1))
+
+
 def surface(stage: Stage, hits: Hits) -> Tensor:
     """Outward unit normals (3, N) in world axes where the hits are."""
     slot = hits.slot

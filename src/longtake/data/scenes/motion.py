@@ -41,7 +41,7 @@ def rest_height(identity: Identity, *, lying: bool = False) -> float:
 
 def reach(identity: Identity, *, lying: bool = False) -> float:
     """Half extent along x, for contact in a collision."""
-    return rest_height(identity, lying=True) if lying or identity.shape != "figure" else 0.35 * identity.size
+    return rest_height(identity, lying=True) if lying or identity.shape != "figure" else 0.45 * identity.size
 
 
 def lies_down(thing: SceneObject) -> bool:
@@ -149,11 +149,11 @@ def _collision(scene: Scene, times: Tensor) -> list[Pose]:
     x1, x2 = start + sign * travelled, second.motion.place[0] + sign * pushed
     y = torch.zeros_like(times) + second.motion.place[1]
     ones = torch.ones_like(times)
-    turn1 = (
-        _rolled(first, sign * travelled, 0.0, first.motion.yaw)
-        if first.motion.kind.startswith("roll")
-        else about_z(first.motion.yaw * ones)
-    )
+    turn1 = about_z(first.motion.yaw * ones)
+    if first.motion.kind.startswith("roll"):
+        turn1 = _rolled(first, sign * travelled, 0.0, first.motion.yaw)
+    elif first.motion.kind.startswith("walk"):
+        turn1 = about_z(sign * math.pi / 2 * ones)
     turn2 = about_z(second.motion.yaw * ones)
     if second.identity.shape == "ball":
         turn2 = _rolled(second, sign * pushed, 0.0, second.motion.yaw)

@@ -8,13 +8,13 @@ parameter is shared with world space, where directions are unit vectors) and ret
 import torch
 from torch import Tensor
 
-from longtake.data.scenes.bodies import BOX, CAPSULE, CONE, CYLINDER, SPHERE
+from longtake.data.scenes.parts import BOX, CAPSULE, CONE, CYLINDER, SPHERE
 
 NEAR = 1e-4
 
 
 def intersect(kind: Tensor, ratio: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
-    """Nearest hit of each ray with its own primitive: `kind` (N,) ids of `bodies`, `ratio` (N,) of capsules."""
+    """Nearest hit of each ray with its own primitive: `kind` (N,) ids of `parts`, `ratio` (N,) of capsules."""
     hit = torch.full_like(ratio, torch.inf)
     for name, function in _INTERSECTIONS.items():
         chosen = (kind == name).nonzero().squeeze(1)
@@ -124,7 +124,9 @@ def _capsule(o: Tensor, d: Tensor, ratio: Tensor) -> Tensor:
     hits = list(_tube(o, d, ratio))
     for sign in (1.0, -1.0):
         shifted = torch.stack([o[0], o[1], o[2] - sign * ratio])
-        hits += _roots(dot(d, d), dot(shifted, d), dot(shifted, shifted) - 1)
+        for t in _roots(dot(d, d), dot(shifted, d), dot(shifted, shifted) - 1):
+            outer = sign * (o[2] + t * d[2]) >= ratio - 1e-4  # the half of the ball that is not inside the tube
+            hits.append(torch.where(outer, t, torch.inf))
     return _first(*hits)
 
 

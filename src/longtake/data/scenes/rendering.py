@@ -11,7 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from longtake.data.scenes.casting import BIAS, SIGHT, Hits, body_shadows, cast, floor_shadows, pick, pick_rays, surface
+from longtake.data.scenes.casting import (
+    BIAS,
+    SIGHT,
+    Hits,
+    above_floor,
+    body_shadows,
+    cast,
+    floor_distance,
+    floor_shadows,
+    pick,
+    pick_rays,
+    surface,
+)
 from longtake.data.scenes.staging import Stage, set_stage
 from longtake.data.scenes.surfaces import backdrop_colour, floor_colour, textured
 from longtake.data.scenes.world import FPS, Scene
@@ -92,20 +104,6 @@ def develop(stage: Stage, world: Tensor, ray: Tensor, frame: Tensor, change: Ten
     for channel in range(3):
         flat.scatter_add_(0, target + channel * (frames * area), change[channel] / supersample**2)
     return picture.clamp_(0, 1).view(count, 3, frames, height, width)
-
-
-def floor_distance(stage: Stage, direction: Tensor) -> Tensor:
-    """Distance (B, F, R) along camera rays (B, F, 3, R) to the floor, infinite above the horizon."""
-    down = direction[:, :, 2]
-    eye = stage.eye[:, : direction.shape[1], 2:3]
-    distance = -eye / torch.where(down < -1e-6, down, torch.full_like(down, -1e-6))
-    return torch.where(down < -1e-6, distance, torch.inf)
-
-
-def above_floor(stage: Stage, hits: Hits, ground: Tensor) -> Hits:
-    """Leave out hits behind the floor, whose distance (B, F, R) is `ground`."""
-    floor = pick_rays(ground[:, :, None], pick(stage.frame, hits.slot), hits.where, len(stage.times))[0]
-    return hits.pick((floor >= hits.distance).nonzero().squeeze(1))
 
 
 def paint_world(stage: Stage, direction: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,7 +145,7 @@ def _identity(options: SceneOptions, rng: random.Random, count: int) -> Identity
         "cube": (0.85, 0.85, 0.85),
         "cylinder": (0.78, 0.78, 1.0),
         "cone": (0.98, 0.98, 1.12),
-        "capsule": (0.62, 0.62, 1.2),
+        "capsule": (0.52, 0.52, 0.62),
         "figure": (1.0, 1.0, 1.0),
     }[shape]
     if shape == "figure":  # limb thickness, shoulder width, leg length

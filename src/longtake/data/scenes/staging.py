@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longtake.data.scenes.bodies import BOX, CAPSULE, SPHERE, Body, build_bodies
+from longtake.data.scenes.bodies import build_bodies
 from longtake.data.scenes.camera import CameraPath, camera_path
+from longtake.data.scenes.parts import BOX, CAPSULE, SPHERE, Body
 from longtake.data.scenes.world import FPS, Scene
 from longtake.errors import BadInput, BadSize
 

@@ -24,7 +24,7 @@ def textured(texture: Tensor, repeats: Tensor, tone: Tensor, point: Tensor) -> T
         "banded": lambda p, n: torch.sin(n * torch.atan2(p[1], p[0])) > 0,
         "striped": lambda p, n: torch.sin(math.pi * (n + 1) * p[2]) > 0,
         "checkered": lambda p, n: (p * n + 0.01).floor().sum(0).remainder(2) < 0.5,
-        "spotted": lambda p, n: (p * (n + 0.5) - (p * (n + 0.5)).round()).norm(dim=0) < 0.33,
+        "spotted": lambda p, n: (p * n - (p * n).round()).norm(dim=0) < 0.34,
     }
     factor = torch.ones_like(tone)
     for name, pattern in patterns.items():
