@@ -109,8 +109,8 @@ def feature_distance(network: nn.Module, decoded: Tensor, pixels: Tensor) -> Ten
 class RandomFeatures(nn.Module):
     """An OFFLINE STAND-IN for a trained perceptual network: a fixed pyramid of random convolutions.
 
-    Random features keep edges and textures apart and need no download, but know nothing of what people see. Weights are
-    drawn from a seed, orthogonal by filter, never trained, and each level halves the size.
+    Random features of edges and their textures need no download, but know nothing of what people see. Weights are drawn
+    from a seed, orthogonal by filter, blind to constant colour, never trained; each level but the first halves the size.
 
     Args:
         width: channels of the first level; each next one has twice as many.
@@ -124,8 +124,10 @@ class RandomFeatures(nn.Module):
         self.levels = nn.ModuleList()
         before = 3
         for level in range(levels):
-            layer = nn.Conv2d(before, width * 2**level, 3, padding=1)
+            layer = nn.Conv2d(before, width * 2**level, 3, padding=1, padding_mode="replicate")
             nn.init.orthogonal_(layer.weight, gain=2**0.5, generator=generator)
+            if level == 0:  # no constant part: brightness is the pixel terms' business, edges and texture are ours
+                layer.weight.data -= layer.weight.data.mean((2, 3), keepdim=True)
             nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
             self.levels.append(layer)
             before = width * 2**level
