@@ -264,10 +264,30 @@ def test_a_starter_stays_small():
         assert size <= 32 * 2**20, f"{index.parent.name}: {size / 2**20:.1f} MiB"
 
 
-def test_results_are_complete_records():
-    """A committed benchmark or claim result says on which machine, with which versions, when."""
-    for path in [*(ROOT / "benchmarks" / "results").glob("*.json"), *(ROOT / "claims" / "results").glob("*.json")]:
-        assert {"name", "setting", "machine", "versions", "date"} <= json.loads(path.read_text()).keys(), path.name
+@pytest.mark.parametrize(
+    ("folder", "keys"),
+    [
+        ("benchmarks", {"name", "results", "setting", "machine", "versions", "date"}),
+        ("claims", {"name", "statement", "verdict", "thresholds", "seeds", "machine", "versions"}),
+    ],
+)
+def test_results_are_complete_records(folder, keys):
+    """A committed result says what, on which machine, with which versions, and comes from a script that is there."""
+    for path in (ROOT / folder / "results").glob("*.json"):
+        record = json.loads(path.read_text())
+        assert keys <= record.keys(), path.name
+        assert record.get("verdict", "holds") in {"holds", "does not hold", "inconclusive"}
+        assert (ROOT / folder / f"{record['name']}.py").exists()
+
+
+def test_every_claim_is_listed():
+    listed = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "claims" / "README.md").read_text(), re.MULTILINE))
+    assert listed - {"holds", "inconclusive"} == {path.stem for path in (ROOT / "claims").glob("*.py")}
+
+
+def test_every_benchmark_is_listed():
+    listed = set(re.findall(r"^\| `(\w+)\.py` \|", (ROOT / "benchmarks" / "README.md").read_text(), re.MULTILINE))
+    assert listed == {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"timing"}
 
 
 # --------------------------------------------------------------------------------------------------------- the Makefile
