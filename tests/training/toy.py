@@ -82,7 +82,7 @@ class Toy:
     def data(self) -> tuple[Any, Any]:
         held_out = Vectors()
         held_out.rows = held_out.rows[:6] + 1
-        return Vectors(self.delay), held_out
+        return [Vectors(self.delay)], held_out
 
     def loss(self, batch: dict[str, Any], seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         self.calls += 1
@@ -118,8 +118,8 @@ def train_toy(
     dropout: float = 0.0,
     delay: float = 0.0,
     poison_at: int | None = None,
-) -> tuple[Result, Toy]:
-    """Run the toy training and return its result and task."""
+) -> tuple[Result, Any]:
+    """Run the toy training and return its result and its task (None if it was not needed)."""
     made: list[Toy] = []
 
     def build(recipe: Recipe, world: World) -> Toy:
@@ -127,7 +127,7 @@ def train_toy(
         made[0].poison_at = poison_at
         return made[0]
 
-    return run(toy_recipe(out, changes), resume=resume, task=build), made[0]
+    return run(toy_recipe(out, changes), resume=resume, task=build), (made or [None])[0]
 
 
 def main() -> None:

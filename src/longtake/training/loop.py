@@ -7,7 +7,6 @@ processes, each sample has a seed of its own, and gradients are means over equal
 """
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,19 +18,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
 
-from longtake.data.order import ResumableOrder, mix_seed
+from longtake.data.order import mix_seed
 from longtake.errors import BadOutput, BadRecipe, TrainingDiverged
+from longtake.training.batches import Stream, held_out_batches
 from longtake.training.checkpoints import find_checkpoint, read_checkpoint, read_state, write_checkpoint
 from longtake.training.curves import Curve, draw_curves, open_board
 from longtake.training.ema import Ema
 from longtake.training.export import export_task, usable_modules, write_samples
+from longtake.training.models import checkpoint_gradients
 from longtake.training.optimizers import build_optimizers, optimizer_tensors, set_rate
-from longtake.training.parallel import World, any_in_world, barrier, joined_world, local, mean_over_world, shard, whole
+from longtake.training.parallel import (
+    World,
+    any_in_world,
+    barrier,
+    forget_gathered,
+    joined_world,
+    local,
+    mean_over_world,
+    shard,
+    whole,
+)
 from longtake.training.progress import Progress, clock
-from longtake.training.recipe import Recipe, load_recipe, to_yaml
+from longtake.training.recipe import Recipe, data_parts, load_recipe, to_yaml
 from longtake.training.schedule import rate_share
+from longtake.training.stopping import stop_flag
 from longtake.training.tasks import Batch, Task, build_task
 
 
@@ -81,14 +92,18 @@ def train(recipe: str | Path, overrides: Sequence[str] = (), *, resume: bool = F
 def run(recipe: Recipe, *, resume: bool = False, task: Callable[[Recipe, World], Task] = build_task) -> Result:
     """Train one stage; see `train`. ``task`` builds what is trained."""
     out = Path(recipe.out)
-    with torch.random.fork_rng(), joined_world(recipe.parallel, recipe.device) as world, _stop_flag() as stop:
-        _check_split(recipe, world)
+    with torch.random.fork_rng(), joined_world(recipe.parallel, recipe.device) as world, stop_flag() as stop:
         begun = find_checkpoint(out / "checkpoints")
         if begun is not None and not resume:
             raise BadOutput(
                 f"{out} holds a training at step {read_state(begun)['step']}: resume it (--resume), or choose another "
                 "folder (out=...)."
             )
+        if begun is not None and read_state(begun)["step"] >= recipe.steps:
+            state, export = read_state(begun), out / "export"
+            if export.is_dir() or not recipe.export:
+                made = export if recipe.export else None
+                return Result(out, state["step"], "finished", state["seconds"], made, state["before"], state["after"])
         try:
             (out / "checkpoints").mkdir(parents=True, exist_ok=True)
             (out / "recipe.yaml").write_text(to_yaml(recipe)) if world.main else None
@@ -114,12 +129,11 @@ class _Run:
 
     def __init__(self, recipe: Recipe, out: Path, world: World, task: Task, begun: Path | None) -> None:
         self.recipe, self.out, self.world, self.task = recipe, out, world, task
-        self.train_set, self.held_out = task.data()
+        train_sets, self.held_out = task.data()
         for module in task.modules.values():
             module.train()
         if recipe.gradient_checkpointing:
-            for module in task.modules.values():
-                getattr(module, "enable_gradient_checkpointing", getattr(module, "gradient_checkpointing_enable", id))()
+            checkpoint_gradients(task.modules)
         if world.kind in ("fsdp", "hsdp"):
             shard(task.modules.values(), world)
         self.parameters = {
@@ -133,8 +147,10 @@ class _Run:
         self.loss: nn.Module = _Loss(task)
         if world.kind == "ddp":
             self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
-        self.step, self.position, self.seconds = 0, 0, 0.0
-        self.best, self.before = math.inf, {}
+        self.step, self.seconds = 0, 0.0
+        self.best, self.before, self.held = math.inf, {}, {}
+        shares = [part.share for part in data_parts(recipe.data)]
+        self.stream = Stream(train_sets, shares, recipe.data, recipe.seed, world)
         if begun is not None:
             self._restore(begun)
         board = open_board(out / "board", self.step) if world.main else None
@@ -142,49 +158,54 @@ class _Run:
         self.held_out_curve = Curve(out / "validation.csv", self.step, board, "validation") if world.main else None
         self.pending: list[tuple[int, Tensor, float]] = []
         self.part_names: list[str] = []
-        self.last: dict[str, float] = {}
-        self.last_checkpoint = self.step if begun is not None else -1
 
     # ------------------------------------------------------------------------------------------------- the loop
 
     def go(self, stop: threading.Event) -> Result:
-        recipe, world = self.recipe, self.world
-        began, carried = time.monotonic(), self.seconds
-        stopped, held = "finished", {}
-        progress = Progress(recipe.name, self.step, recipe.steps, recipe.data.batch_size, quiet=not world.main)
+        recipe = self.recipe
+        began, carried, stopped = time.monotonic(), self.seconds, "finished"
+        progress = Progress(recipe.name, self.step, recipe.steps, recipe.data.batch_size, quiet=not self.world.main)
         with progress:
             self._greet(progress)
             if self.step == 0 and recipe.validation.every:
-                self.before = held = self._validate(progress)
-            batches = self._batches()
-            while self.step < recipe.steps:
-                self._train_step(*next(batches))
-                at_end = self.step == recipe.steps
-                look = at_end or self.step % recipe.log_every == 0
+                self.before = self.held = self._validate(progress)
+            batches = iter(self.stream)
+            while self.step < recipe.steps and stopped == "finished":
+                try:
+                    batch = next(batches)
+                except RuntimeError:  # whoever asked us to stop has ended the worker processes too
+                    if not stop.is_set():
+                        raise
+                    stopped = "signal"
+                    self._checkpoint(progress, False)
+                    break
+                self._train_step(*batch)
+                late = recipe.minutes is not None and time.monotonic() - began > 60 * recipe.minutes
+                look = self._due(recipe.log_every)
                 if look:
                     self._flush(progress)
-                if world.size == 1 or look:
-                    late = recipe.minutes is not None and time.monotonic() - began > 60 * recipe.minutes
-                    if any_in_world(late or stop.is_set(), world) and not at_end:
-                        stopped = "signal" if stop.is_set() or not late else "time limit"
+                if (look or self.world.size == 1) and any_in_world(late or stop.is_set(), self.world):
+                    stopped = "time limit" if late and not stop.is_set() else "signal"
+                if self.step == recipe.steps:
+                    stopped = "finished"
                 improved = False
-                if _due(self.step, recipe.validation.every) or (at_end and recipe.validation.every):
-                    held = self._validate(progress)
-                    improved = held["loss"] < self.best
-                    self.best = min(self.best, held["loss"])
-                if _due(self.step, recipe.samples.every) or (at_end and recipe.samples.every):
+                if self._due(recipe.validation.every):
+                    self.held = self._validate(progress)
+                    improved = self.held["loss"] < self.best
+                    self.best = min(self.best, self.held["loss"])
+                if self._due(recipe.samples.every):
                     self._sample(progress)
                 self.seconds = carried + time.monotonic() - began
                 save_best = improved and recipe.checkpoint.best
-                if at_end or stopped != "finished" or save_best or _due(self.step, recipe.checkpoint.every):
+                if self._due(recipe.checkpoint.every) or save_best or stopped != "finished":
                     self._checkpoint(progress, save_best)
-                if stopped != "finished":
-                    break
-            export = None
-            if recipe.export and stopped == "finished":
-                export = self._export(progress, finish=True)
-            self._farewell(progress, stopped, held)
-        return Result(self.out, self.step, stopped, self.seconds, export, self.before, held)
+            export = self._export(progress, finish=True) if recipe.export and stopped == "finished" else None
+            self._farewell(progress, stopped)
+        return Result(self.out, self.step, stopped, self.seconds, export, self.before, self.held)
+
+    def _due(self, every: int) -> bool:
+        """Whether something is to be done behind this step: every so many steps and behind the last, 0 never."""
+        return every > 0 and (self.step % every == 0 or self.step == self.recipe.steps)
 
     def _train_step(self, batch: list[Batch], seeds: list[list[int]]) -> None:
         """One optimiser step over this process's micro-batches."""
@@ -208,7 +229,6 @@ class _Run:
             optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.step)
         self.step += 1
-        self.position += self.recipe.data.batch_size
         mean = total[0] if len(total) == 1 else torch.stack(total).mean(0)
         self.pending.append((self.step, torch.cat([mean, norm.detach().float().view(1)]), share * recipe.lr))
 
@@ -226,44 +246,8 @@ class _Run:
 
     def _autocast(self) -> Any:
         if self.recipe.precision == "bf16":
-            return torch.autocast(self.world.device.type, torch.bfloat16, cache_enabled=self.world.size == 1)
+            return torch.autocast(self.world.device.type, torch.bfloat16)
         return nullcontext()
-
-    # ------------------------------------------------------------------------------------------------- data
-
-    def _batches(self) -> Iterator[tuple[list[Batch], list[list[int]]]]:
-        """Endless micro-batches of this process with their samples' seeds, from `position` on."""
-        data, world = self.recipe.data, self.world
-        mine = data.batch_size // world.size
-        order = ResumableOrder(
-            len(self.train_set),  # type: ignore[arg-type]
-            mine,
-            seed=self.recipe.seed,
-            rank=world.rank,
-            world=world.size,
-            with_epoch=True,
-        )
-        state = {"seed": self.recipe.seed, "size": order.size, "step": self.step, "position": self.position}
-        order.load_state_dict(state)
-        loader = _loader(self.train_set, order, data.workers, world, self.recipe.seed)
-        small = mine // data.accumulate
-        first = self.position + world.rank * mine
-        for items in loader:
-            seeds = [mix_seed(self.recipe.seed, 1, first + i) for i in range(mine)]
-            cuts = range(0, mine, small)
-            yield [collate(items[i : i + small], world.device) for i in cuts], [seeds[i : i + small] for i in cuts]
-            first += data.batch_size
-
-    def _held_out_batches(self) -> Iterator[tuple[Batch, list[int]]]:
-        """This process's share of the held-out clips; all processes get equally many."""
-        world, count = self.world, len(self.held_out)  # type: ignore[arg-type]
-        each = count // world.size if count >= world.size else count
-        first = world.rank * each if count >= world.size else 0
-        small = max(1, self.recipe.validation.batch_size // world.size)
-        for start in range(first, first + each, small):
-            indices = range(start, min(start + small, first + each))
-            items = [self.held_out[i] for i in indices]
-            yield collate(items, world.device), [mix_seed(self.recipe.seed, 2, i) for i in indices]
 
     # ------------------------------------------------------------------------------------------------- looks
 
@@ -283,7 +267,6 @@ class _Run:
         self.pending.clear()
         if self.curve is not None:
             self.curve.add(rows)
-        self.last = rows[-1]
         progress.show(self.step, {key: rows[-1][key] for key in ("loss", *self.part_names, "lr")})
 
     def _diverged(self, row: dict[str, float]) -> str:
@@ -302,7 +285,8 @@ class _Run:
         sums: dict[str, Tensor] = {}
         count = 0
         with self._averaged(), self._autocast():
-            for batch, seeds in self._held_out_batches():
+            size = self.recipe.validation.batch_size
+            for batch, seeds in held_out_batches(self.held_out, size, self.recipe.seed, self.world):
                 for name, each in self.task.validate(batch, seeds).items():
                     sums[name] = sums.get(name, 0) + each.double().sum()
                 count += len(seeds)
@@ -332,13 +316,13 @@ class _Run:
         with self.ema.swapped_in():
             for module in modules:
                 module.eval()
-                _forget_gathered(module)
+                forget_gathered(module)
             try:
                 yield
             finally:
                 for module in modules:
                     module.train()
-                    _forget_gathered(module)
+                    forget_gathered(module)
 
     # ------------------------------------------------------------------------------------------------- keeping
 
@@ -358,18 +342,18 @@ class _Run:
         progress.pause()
         self._flush(progress)
         state = {
-            "position": self.position,
-            "data_size": len(self.train_set),  # type: ignore[arg-type]
+            "positions": self.stream.positions,
+            "data_sizes": [len(part) for part in self.stream.sets],
             "seed": self.recipe.seed,
             "seconds": self.seconds,
             "best": self.best if math.isfinite(self.best) else None,
             "before": self.before,
+            "after": self.held,
             "world_size": self.world.size,
         }
         keep = self.recipe.checkpoint.keep
         root = self.out / "checkpoints"
         write_checkpoint(root, self.step, self._tensors(), state, self.world, keep=keep, best=best)
-        self.last_checkpoint = self.step
         if self.world.main:
             draw_curves(self.out)
         if self.recipe.checkpoint.export and self.step < self.recipe.steps:
@@ -377,15 +361,16 @@ class _Run:
         progress.go_on()
 
     def _restore(self, folder: Path) -> None:
-        state = read_checkpoint(folder, self._tensors(), self.world)
-        if state["seed"] != self.recipe.seed or state["data_size"] != len(self.train_set):  # type: ignore[arg-type]
+        state, sizes = read_checkpoint(folder, self._tensors(), self.world), [len(part) for part in self.stream.sets]
+        if state["seed"] != self.recipe.seed or state["data_sizes"] != sizes:
             raise BadRecipe(
-                f"{folder}: was trained on {state['data_size']} clips with seed {state['seed']}, the recipe gives "
-                f"{len(self.train_set)} with seed {self.recipe.seed}; resume with the same, or choose another out."  # type: ignore[arg-type]
+                f"{folder}: was trained on {state['data_sizes']} clips with seed {state['seed']}, the recipe gives "
+                f"{sizes} with seed {self.recipe.seed}; resume with the same, or choose another out."
             )
-        self.step, self.position, self.seconds = state["step"], state["position"], state["seconds"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.stream.step, self.stream.positions = state["step"], state["positions"]
         self.best = math.inf if state["best"] is None else state["best"]
-        self.before = state["before"]
+        self.before, self.held = state["before"], state["after"]
 
     def _export(self, progress: Progress, *, finish: bool) -> Path:
         progress.pause()
@@ -407,84 +392,17 @@ class _Run:
         )
         at = f" from step {self.step}" if self.step else ""
         progress.say(
-            f"{self.recipe.name}: training {numbers} on {len(self.train_set)} clips, "  # type: ignore[arg-type]
+            f"{self.recipe.name}: training {numbers} on {len(self.stream)} clips, "
             f"{self.recipe.steps} steps of {self.recipe.data.batch_size}{at}, into {self.out}"
         )
 
-    def _farewell(self, progress: Progress, stopped: str, held: dict[str, float]) -> None:
+    def _farewell(self, progress: Progress, stopped: str) -> None:
         progress.say(f"{self.recipe.name}: {stopped} at step {self.step} after {clock(self.seconds)}")
-        if self.before and held:
-            progress.say(f"{self.recipe.name}: held out before: {_words(self.before)}; after: {_words(held)}")
+        if self.before and self.held:
+            progress.say(f"{self.recipe.name}: held out before: {_words(self.before)}; after: {_words(self.held)}")
         if stopped != "finished":
             progress.say(f"{self.recipe.name}: go on with --resume")
 
 
-def collate(items: Sequence[dict[str, Any]], device: torch.device) -> Batch:
-    """Items of one size -> a batch: tensors stacked (B, ...) on the device, everything else in lists."""
-    batch: Batch = {}
-    for key, value in items[0].items():
-        values = [item[key] for item in items]
-        if isinstance(value, Tensor):
-            batch[key] = torch.stack(values).to(device, non_blocking=True)
-        else:
-            batch[key] = values
-    return batch
-
-
-def _loader(dataset: Dataset[Any], order: ResumableOrder, workers: int, world: World, seed: int) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=list,
-        pin_memory=world.device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-        generator=torch.Generator().manual_seed(seed),  # keeps the loader away from the global random state
-    )
-
-
-def _check_split(recipe: Recipe, world: World) -> None:
-    data = recipe.data
-    if data.batch_size % (world.size * data.accumulate):
-        raise BadRecipe(
-            f"data.batch_size: {data.batch_size} clips do not divide among {world.size} processes x "
-            f"{data.accumulate} micro-batches; use a multiple of {world.size * data.accumulate}."
-        )
-
-
-def _forget_gathered(module: nn.Module) -> None:
-    """Make FSDP gather the weights again, which have changed under it."""
-    for inner in module.modules():
-        reshard = getattr(inner, "reshard", None)
-        if callable(reshard):
-            reshard()
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
-
-
 def _words(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-
-
-@contextmanager
-def _stop_flag() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, so that the loop ends with a checkpoint; a second signal acts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def ask(number: int, _: Any) -> None:
-        stop.set()
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from longtake.errors import BadRecipe, UnknownModel
 from longtake.training.recipe import ModelRecipe, TextRecipe, check_arguments
 
@@ -45,6 +47,24 @@ def build_text(recipe: TextRecipe) -> tuple[Any, Any]:
     folder = model_folder(recipe.init_from)
     words, encoder = load_text_encoder(folder / "text_encoder", folder / "text_tokenizer")
     return encoder.requires_grad_(recipe.train), words
+
+
+def checkpoint_gradients(modules: dict[str, nn.Module]) -> None:
+    """Recompute activations in the backward pass, in every network that can.
+
+    Raises:
+        BadRecipe: none can.
+    """
+    able = 0
+    for module in modules.values():
+        if getattr(module, "_supports_gradient_checkpointing", False):  # diffusers'
+            module.enable_gradient_checkpointing()  # type: ignore[operator]
+            able += 1
+        elif getattr(module, "supports_gradient_checkpointing", False):  # transformers'
+            module.gradient_checkpointing_enable()  # type: ignore[operator]
+            able += 1
+    if not able:
+        raise BadRecipe(f"gradient_checkpointing: {', '.join(modules)} cannot do it; set it to false.")
 
 
 def _build(kind: Any, recipe: ModelRecipe, section: str, inside: tuple[str, ...]) -> Any:

@@ -85,6 +85,14 @@ def shard(modules: Iterable[nn.Module], world: World) -> None:
                 register_fsdp_forward_method(module, method)
 
 
+def forget_gathered(module: nn.Module) -> None:
+    """Make FSDP gather the weights again, which have changed under it."""
+    for inner in module.modules():
+        reshard = getattr(inner, "reshard", None)
+        if callable(reshard):
+            reshard()
+
+
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds (all of it when it is not sharded); shares memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

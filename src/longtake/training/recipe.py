@@ -9,7 +9,7 @@ A recipe with ``stages`` is a chain: each stage is the recipe itself with the st
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,17 @@ class DataRecipe:
     fps: float | None = None  # videos: resample to this rate first
     flip: float | None = None  # videos: share of clips that are mirrored; None: the preset's
     window_seconds: float | None = None  # videos: cut each file into windows of this length, each an item of its own
+    preload: int = 0  # videos: decode so many windows of each item at the start and keep them in memory; 0: none
     count: int = 100_000  # scenes: how many
+    rendered_frames: int | None = None  # scenes: frames of a rendered clip, of which ``frames`` in a row are taken
     held_out: int = 64  # clips kept out of training, for validation; videos and latents: at most a quarter of them
     options: dict[str, Any] = field(default_factory=dict)  # fields of SceneOptions or FolderOptions
     cache: str | None = None  # folder to render scenes, or to encode latents, into once; None: in every epoch again
     batch_size: int = 16  # clips per optimiser step, over all processes and micro-batches
     accumulate: int = 1  # micro-batches per process and step
     workers: int = 1  # worker processes that prepare batches (0: the training process does it)
+    share: float = 1.0  # how often a step draws from this set, relative to those under ``mix``
+    mix: list[Any] = field(default_factory=list)  # further sets, each a mapping of the keys above that differ
 
 
 @dataclass
@@ -119,7 +123,7 @@ class EmaRecipe:
 class CheckpointRecipe:
     """When to write checkpoints and which to keep."""
 
-    every: int = 500
+    every: int = 500  # and behind the last step; 0: never, not even there
     keep: int = 2  # the last so many
     best: bool = True  # and the one with the lowest validation loss
     export: bool = False  # also export the models with each checkpoint
@@ -249,6 +253,32 @@ def resolve(written: dict[Any, Any], overrides: dict[Any, Any], source: str = "r
     return recipes
 
 
+def data_parts(data: DataRecipe) -> list[DataRecipe]:
+    """The data sets of a recipe: its own, then those of ``mix``. The batch is the same for all.
+
+    Raises:
+        BadRecipe: an entry of ``mix`` has an unknown key, or one that holds for the whole batch.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    own = replace(data, mix=[])
+    parts = [own]
+    for number, keys in enumerate(data.mix):
+        where = f"data.mix.{number}"
+        _check_keys(keys, DataRecipe, "recipe", f"{where}.")
+        for key in ("batch_size", "accumulate", "workers", "held_out", "mix"):
+            if key in keys:
+                raise BadRecipe(f"{where}.{key}: holds for all data; set it under data.")
+        try:
+            part: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(own), keys))
+        except OmegaConfBaseException as error:
+            raise BadRecipe(f"{where}.{error.full_key or ''}: {_first_line(error)}.") from error
+        _check_values(part, "recipe", f"{where}.")
+        parts.append(part)
+    return parts
+
+
 def check_arguments(function: Callable[..., Any], arguments: dict[str, Any], where: str) -> None:
     """Refuse keys that a class or function does not take.
 
@@ -281,6 +311,7 @@ def _build(layers: list[dict[Any, Any]], source: str, prefix: str = "") -> Recip
         raise BadRecipe(f"{source}: {prefix}{error.full_key or ''}: {_first_line(error)}.") from error
     assert isinstance(recipe, Recipe)
     _check_values(recipe, source, prefix)
+    data_parts(recipe.data)
     return recipe
 
 

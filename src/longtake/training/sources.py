@@ -3,39 +3,49 @@
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
+from rich.progress import track
+from torch.utils.data import DataLoader, Dataset
 
-from longtake.data.order import Part
+from longtake.data.order import Part, mix_seed, split_key
 from longtake.errors import BadData, BadRecipe
 from longtake.training.parallel import World, barrier
-from longtake.training.recipe import DataRecipe, check_arguments
+from longtake.training.recipe import DataRecipe, check_arguments, data_parts
+from longtake.video import from_uint8, to_uint8
 
-Sets = tuple[Dataset[Any], Dataset[Any]]
+Pair = tuple[Any, Any]  # training set, held-out set
+Sets = tuple[list[Any], Any]  # training sets, held-out set of the first
 
 
 def pixel_data(data: DataRecipe, seed: int, world: World) -> Sets:
     """Clips {"pixels": (3, T, H, W) in [-1, 1], "prompt": str, "fps": float}.
 
     Raises:
-        BadData: nothing to train on, or nothing held out of it.
+        BadData: nothing to train on, or nothing to hold out of it.
     """
-    if data.kind == "latents":
-        raise BadRecipe("data.kind: a tokenizer is trained on pixels; use scenes or videos.")
-    if data.kind == "videos":
-        return _videos(data, seed)
-    return _scenes(data, seed, world)
+    pairs = [_pixels(part, seed, world) for part in data_parts(data)]
+    return [train for train, _ in pairs], pairs[0][1]
 
 
 def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World) -> Sets:
-    """Latents from a cache, or pixels that the task encodes as it goes when the recipe names no cache."""
+    """Latents from a cache, or pixels that the task encodes as it goes where the recipe names no cache."""
+    pairs = [_latents(part, seed, tokenizer, world) for part in data_parts(data)]
+    return [train for train, _ in pairs], pairs[0][1]
+
+
+def _pixels(data: DataRecipe, seed: int, world: World) -> Pair:
+    if data.kind == "latents":
+        raise BadRecipe("data.kind: a tokenizer is trained on pixels; use scenes or videos.")
+    return _videos(data, seed) if data.kind == "videos" else _scenes(data, seed, world)
+
+
+def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World) -> Pair:
     from longtake.data.latent_cache import CachedLatents, cache_latents
 
     if data.kind == "latents":
         if data.root is None:
             raise BadRecipe("data.root: missing; the folder of a latent cache.")
-        cached = CachedLatents(data.root, tokenizer_hash=tokenizer.content_hash(), seed=seed)
-        return _split(cached, data)
-    sets = pixel_data(data, seed, world)
+        return _split(CachedLatents(data.root, tokenizer_hash=tokenizer.content_hash(), seed=seed), data)
+    sets = _pixels(data, seed, world)
     if data.cache is None:
         return sets
     folder = Path(data.cache) / f"latents-{tokenizer.content_hash()[:12]}-{data.frames}x{data.height}x{data.width}"
@@ -45,8 +55,7 @@ def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World) -> Se
         for name, part in zip(names, sets, strict=True):
             cache_latents(part, tokenizer, folder / name, device=world.device, source=name, workers=data.workers)
     barrier(world)
-    train, held_out = (CachedLatents(folder / name, seed=seed) for name in names)
-    return train, held_out
+    return CachedLatents(folder / names[0], seed=seed), CachedLatents(folder / names[1], seed=seed)
 
 
 def sample_fps(item: dict[str, Any]) -> float:
@@ -54,30 +63,35 @@ def sample_fps(item: dict[str, Any]) -> float:
     return float(item.get("fps") or 8.0)
 
 
-def _scenes(data: DataRecipe, seed: int, world: World) -> Sets:
+def _scenes(data: DataRecipe, seed: int, world: World) -> Pair:
     """Scenes 0 .. count-1 of the training split; the first ones of the held-out split, whose prompts it never shows."""
     from longtake.data.scenes import SceneDataset, SceneOptions, prerender
 
     check_arguments(SceneOptions, data.options, "data.options")
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in data.options.items()}
-    size = {"frames": data.frames, "height": data.height, "width": data.width}
+    rendered = data.rendered_frames or data.frames
+    if rendered < data.frames:
+        raise BadRecipe(f"data.rendered_frames: {rendered} frames hold no window of {data.frames}.")
+    size = {"frames": rendered, "height": data.height, "width": data.width}
     chosen = SceneOptions(**options)
     root = data.root
     if root is None and data.cache is not None:
-        root = str(Path(data.cache) / f"scenes-{data.frames}x{data.height}x{data.width}")
+        root = str(Path(data.cache) / f"scenes-{rendered}x{data.height}x{data.width}")
         if world.main:
             Path(data.cache).mkdir(parents=True, exist_ok=True)
             prerender(root, data.count, chosen, **size, workers=data.workers)
         barrier(world)
-    train = SceneDataset(root, options=chosen, count=data.count, **size, seed=seed)
+    train: Any = SceneDataset(root, options=chosen, count=data.count, **size, seed=seed)
     others = SceneDataset(
         options=SceneOptions(**{**options, "split": "held-out"}), count=data.held_out, **size, plain=True
     )
+    if rendered > data.frames:
+        train, others = (Windows(part, data.frames, seed) for part in (train, others))
     held_out: Any = [others[index] for index in range(len(others))]  # rendered once, kept in memory
     return train, held_out
 
 
-def _videos(data: DataRecipe, seed: int) -> Sets:
+def _videos(data: DataRecipe, seed: int) -> Pair:
     """Clips of a folder or table; a few of them, spread evenly over it, are held out."""
     from longtake.data.folder import VideoFolder
     from longtake.data.presets import FolderOptions
@@ -95,14 +109,50 @@ def _videos(data: DataRecipe, seed: int) -> Sets:
         "window_seconds": data.window_seconds,
     }
     check_arguments(FolderOptions, data.options, "data.options")
-    folder = VideoFolder(data.root, FolderOptions(**{**own, **data.options}), seed=seed)
-    return _split(folder, data)
+    folder: Any = VideoFolder(data.root, FolderOptions(**{**own, **data.options}), seed=seed)
+    return _split(Preloaded(folder, data.preload, data.workers) if data.preload else folder, data)
 
 
-def _split(dataset: Any, data: DataRecipe) -> Sets:
+def _split(dataset: Any, data: DataRecipe) -> Pair:
     count = len(dataset)
     held = min(data.held_out, count // 4) or 1
     if count < 2:
         raise BadData(f"{data.root}: {count} clip is too few: one is held out, so at least 2 are needed.")
     out = {(2 * number + 1) * count // (2 * held) for number in range(held)}
     return Part(dataset, [i for i in range(count) if i not in out]), Part(dataset, sorted(out))
+
+
+class Windows(Dataset[dict[str, Any]]):
+    """Random stretches of ``frames`` frames of longer clips; which one is a pure function of (seed, epoch, index)."""
+
+    def __init__(self, dataset: Any, frames: int, seed: int) -> None:
+        self.dataset, self.frames, self.seed = dataset, frames, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        item = self.dataset[key]
+        starts = item["pixels"].shape[1] - self.frames + 1
+        start = mix_seed(self.seed, 4, *split_key(key, len(self))) % starts
+        return {**item, "pixels": item["pixels"][:, start : start + self.frames]}
+
+
+class Preloaded(Dataset[dict[str, Any]]):
+    """The first few epochs of a small data set, decoded once and kept in memory as bytes; later epochs repeat them."""
+
+    def __init__(self, dataset: Any, epochs: int, workers: int) -> None:
+        self.count = len(dataset)
+        keys = [(epoch, index) for epoch in range(epochs) for index in range(self.count)]
+        loader = DataLoader(dataset, batch_size=None, sampler=keys, num_workers=workers)
+        self.items: list[dict[str, Any]] = []
+        for item in track(loader, f"Decoding {len(keys)} clips"):
+            self.items.append({**item, "pixels": to_uint8(item["pixels"])})
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = split_key(key, self.count)
+        item = self.items[(epoch * self.count + index) % len(self.items)]
+        return {**item, "pixels": from_uint8(item["pixels"])}

@@ -24,8 +24,8 @@ class Task(Protocol):
 
     modules: dict[str, nn.Module]
 
-    def data(self) -> tuple[Dataset[Any], Dataset[Any]]:
-        """Return the training set and the held-out set."""
+    def data(self) -> tuple[list[Dataset[Any]], Dataset[Any]]:
+        """Return the training sets, one for each part of the recipe's data, and the held-out set."""
         ...
 
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from longtake.diffusion.flow import TIMESTEPS, sigma_sampler
 from longtake.pipelines.text import encode_prompts, token_limit
 from longtake.training.models import build_backbone, build_text, build_tokenizer
 from longtake.training.parallel import World
 from longtake.training.recipe import Recipe
-from longtake.training.sources import latent_data, sample_fps
+from longtake.training.sources import Sets, latent_data, sample_fps
 from longtake.training.tasks import Batch, seeded_noise
 from longtake.video import Clip
 
@@ -39,10 +38,10 @@ class GeneratorTask:
         self.modules: dict[str, nn.Module] = {"backbone": self.backbone}
         if recipe.text.train:
             self.modules["text"] = self.encoder
-        self.sets: tuple[Dataset[Any], Dataset[Any]] | None = None
+        self.sets: Sets | None = None
         self.generator = torch.Generator()
 
-    def data(self) -> tuple[Dataset[Any], Dataset[Any]]:
+    def data(self) -> Sets:
         if self.sets is None:
             self.sets = latent_data(self.recipe.data, self.recipe.seed, self.vae, self.world)
         return self.sets
@@ -132,7 +131,7 @@ class GeneratorTask:
         _, held_out = self.data()
         prompts = samples.prompts[: samples.count]
         if not prompts:
-            prompts = [held_out[i]["prompt"] for i in range(min(samples.count, len(held_out)))]  # type: ignore[arg-type]
+            prompts = [held_out[i]["prompt"] for i in range(min(samples.count, len(held_out)))]
         pipe = self.pipeline(modules)
         clips = []
         for index, prompt in enumerate(prompts):

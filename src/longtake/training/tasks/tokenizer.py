@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from longtake.tokenizers.discriminator import PatchDiscriminator, hinge_discriminator
 from longtake.tokenizers.losses import TokenizerLoss
@@ -18,7 +17,7 @@ from longtake.tokenizers.statistics import measure_statistics
 from longtake.training.models import build_tokenizer
 from longtake.training.parallel import World
 from longtake.training.recipe import Recipe, check_arguments
-from longtake.training.sources import pixel_data, sample_fps
+from longtake.training.sources import Sets, pixel_data, sample_fps
 from longtake.training.tasks import Batch, seeded_noise
 from longtake.video import Clip
 
@@ -42,9 +41,9 @@ class TokenizerTask:
             check_arguments(PatchDiscriminator, recipe.tokenizer.discriminator, "tokenizer.discriminator")
             self.discriminator = PatchDiscriminator(**recipe.tokenizer.discriminator).to(world.device)
             self.modules["discriminator"] = self.discriminator
-        self.sets: tuple[Dataset[Any], Dataset[Any]] | None = None
+        self.sets: Sets | None = None
 
-    def data(self) -> tuple[Dataset[Any], Dataset[Any]]:
+    def data(self) -> Sets:
         if self.sets is None:
             self.sets = pixel_data(self.recipe.data, self.recipe.seed, self.world)
         return self.sets
@@ -76,7 +75,7 @@ class TokenizerTask:
         vae: Any = modules["tokenizer"]
         _, held_out = self.data()
         clips: list[tuple[str, Clip]] = []
-        for index in range(min(self.recipe.samples.count, len(held_out))):  # type: ignore[arg-type]
+        for index in range(min(self.recipe.samples.count, len(held_out))):
             item = held_out[index]
             pixels = item["pixels"][None]
             decoded = vae.decode(vae.encode(pixels.to(self.world.device))).float().cpu()
@@ -88,9 +87,9 @@ class TokenizerTask:
         recipe = self.recipe.tokenizer
         if recipe.train == "decoder" or not recipe.measure:
             return
-        train, _ = self.data()
-        count = min(recipe.measure_clips, len(train))  # type: ignore[arg-type]
-        spread = (index * len(train) // count for index in range(count))  # type: ignore[arg-type]
+        (train, *_), _ = self.data()
+        count = min(recipe.measure_clips, len(train))
+        spread = (index * len(train) // count for index in range(count))
         measure_statistics(self.vae, (train[index]["pixels"][None] for index in spread))
 
     def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:

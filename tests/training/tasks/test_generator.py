@@ -1,0 +1,170 @@
+import pytest
+import torch
+
+from longtake.errors import BadRecipe
+from longtake.pipelines import VideoPipeline
+from longtake.tokenizers.causal_vae import CausalVAE
+from longtake.training.curves import read_curve
+from longtake.training.loop import run
+from longtake.training.parallel import World
+from longtake.training.recipe import resolve
+from longtake.training.tasks.generator import GeneratorTask
+from longtake.training.text_encoder import small_t5, train_tokenizer
+from longtake.video import read_clip
+
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Folder with an untrained tokenizer and text encoder."""
+    root = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    vae = CausalVAE(
+        base_width=8,
+        latent_channels=4,
+        multipliers=(1, 2, 2),
+        patch_size=1,
+        latents_mean=[0.1] * 4,
+        latents_std=[0.5] * 4,
+    )
+    vae.save_pretrained(root / "tokenizer")
+    words = train_tokenizer(["a red ball rolls", "a blue cube bounces"], vocab_size=300, max_length=24)
+    from transformers import T5EncoderModel
+
+    T5EncoderModel(small_t5(len(words), width=16, layers=1, heads=2).config).save_pretrained(root / "text_encoder")
+    words.save_pretrained(root / "text_tokenizer")
+    return root
+
+
+@pytest.fixture
+def recipe(parts):
+    def build(out=".", **changes):
+        base = {
+            "task": "generator",
+            "out": str(out),
+            "steps": 12,
+            "data": {"count": 8, "held_out": 4, "frames": 9, "height": 16, "width": 16, "batch_size": 4, "workers": 0},
+            "tokenizer": {"init_from": str(parts)},
+            "text": {"init_from": str(parts)},
+            "backbone": {
+                "config": {
+                    "latent_channels": 4, "text_width": 16, "width": 32, "heads": 2, "dual_blocks": 1, "single_blocks": 1,
+                }
+            },
+            "optimizer": {"lr": 1e-2},
+            "schedule": {"warmup": 2},
+            "ema": {"decay": 0.5},
+            "validation": {"every": 12},
+            "samples": {"every": 12, "count": 1, "steps": 2},
+        }  # fmt: skip
+        return resolve(base, changes)[0]
+
+    return build
+
+
+def batch(task, count=4):
+    train = task.data()[0][0]
+    items = [train[i] for i in range(count)]
+    return {"pixels": torch.stack([i["pixels"] for i in items]), "prompt": [i["prompt"] for i in items]}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_it_learns_samples_and_exports_a_pipeline(recipe, tmp_path, cache):
+    result = run(recipe(tmp_path, data={"cache": str(tmp_path / "cache") if cache else None}))
+    assert result.after["loss"] < 0.97 * result.before["loss"]
+    sample = read_clip(tmp_path / "samples" / "step-00000012-00.mp4")
+    assert tuple(sample.pixels.shape) == (1, 3, 9, 16, 16)
+    pipe = VideoPipeline.from_pretrained(str(tmp_path / "export"))
+    made = pipe("a red ball rolls", frames=9, height=16, width=16, steps=2)
+    assert tuple(made.clip.pixels.shape) == (1, 3, 9, 16, 16)
+    assert made.clip.fps == 8
+    assert pipe.transformer.black_latents.abs().sum() > 0
+
+
+def test_cached_latents_give_the_loss_of_encoding_as_one_goes(recipe, tmp_path):
+    plain = {"validation": {"every": 0}, "samples": {"every": 0}, "export": False, "steps": 4, "precision": "fp32"}
+    run(recipe(tmp_path / "a", **plain, data={"cache": str(tmp_path / "cache")}))
+    run(recipe(tmp_path / "b", **plain))
+    a, b = ([row["loss"] for row in read_curve(tmp_path / name / "loss.csv")] for name in "ab")
+    assert a == pytest.approx(b, abs=2e-3)  # the cache is float16
+
+
+def test_a_samples_loss_does_not_depend_on_its_batch(recipe):
+    task = GeneratorTask(recipe(objective={"image_rate": 0.5, "prompt_dropout": 0.5}), WORLD)
+    with torch.no_grad():
+        task.backbone.head.weight.normal_(std=0.1)
+    clips, seeds = batch(task), [21, 22, 23, 24]
+    whole, _ = task.loss(clips, seeds)
+    halves = []
+    for i in (0, 2):
+        half = {"pixels": clips["pixels"][i : i + 2], "prompt": clips["prompt"][i : i + 2]}
+        halves.append(task.loss(half, seeds[i : i + 2])[0].item())
+    assert whole.item() == pytest.approx(sum(halves) / 2, abs=1e-5)
+
+
+def test_prompts_and_frames_are_left_out_as_often_as_the_recipe_says(recipe, monkeypatch):
+    task = GeneratorTask(recipe(), WORLD)
+    seen = {"prompts": [], "kinds": [], "sigmas": []}
+
+    def flow(latents, noise, sigma, prompts, condition):
+        seen["prompts"] += prompts
+        seen["sigmas"] += sigma.tolist()
+        return torch.zeros(len(prompts))
+
+    monkeypatch.setattr(task, "flow", flow)
+    monkeypatch.setattr(task, "condition", lambda batch, latents, kinds, seeds: seen["kinds"].extend(kinds))
+    latents = torch.zeros(50, 4, 3, 2, 2)
+    for start in range(0, 3000, 50):
+        task.loss({"latents": latents, "prompt": ["p"] * 50}, list(range(start, start + 50)))
+    assert seen["prompts"].count("") / 3000 == pytest.approx(0.1, abs=0.02)
+    assert 1 - seen["kinds"].count(None) / 3000 == pytest.approx(0.2, abs=0.025)
+    given = 3000 - seen["kinds"].count(None)
+    assert seen["kinds"].count("first") / given == pytest.approx(0.6, abs=0.07)
+    assert seen["kinds"].count("continuation") / given == pytest.approx(0.2, abs=0.06)
+    # mode(1.29) with shift 3 has more than half of its mass above 0.7
+    assert sum(sigma > 0.7 for sigma in seen["sigmas"]) / 3000 > 0.5
+
+
+def test_given_frames_are_packed_as_the_pipeline_packs_them(recipe):
+    task = GeneratorTask(recipe(), WORLD)
+    clips = batch(task, 3)
+    latents = task.latents(clips)
+    made = task.condition(clips, latents, ["first", "first_last", None], [0, 0, 0])
+    pipe = task.pipeline(task.modules)
+    pixels = clips["pixels"]
+    from longtake.pipelines.given import Given
+    from longtake.pipelines.records import Source
+
+    def given(frame):
+        return Given(frame, Source(None, ""))
+
+    first = given(pixels[:1, :, :1])
+    torch.testing.assert_close(made[:1], pipe._condition({"image": first}, (3, 4, 4)), atol=1e-4, rtol=1e-4)
+    both = {"image": given(pixels[1:2, :, :1]), "last_image": given(pixels[1:2, :, -1:])}
+    torch.testing.assert_close(made[1:2], pipe._condition(both, (3, 4, 4)), atol=1e-4, rtol=1e-4)
+    assert torch.equal(made[2:], task.backbone.empty_condition(latents[2:]))
+    opening = task.condition(clips, latents, ["continuation"] * 3, [0, 1, 2])
+    assert opening[:, 4:, :2].min() == 1
+    assert opening[:, 4:, 2:].max() == 0  # at least one latent frame is left to make
+    assert torch.equal(opening[:, :4, :2], latents[:, :, :2])
+
+
+def test_the_text_encoder_is_trained_and_exported_when_asked(recipe, parts, tmp_path):
+    changes = {"validation": {"every": 0}, "samples": {"every": 0}, "steps": 3}
+    for train in (False, True):
+        out = tmp_path / str(train)
+        task = recipe(out, **changes)
+        task.text.train = train
+        run(task)
+        encoder = VideoPipeline.from_pretrained(str(out / "export")).text_encoder
+        before = type(encoder).from_pretrained(parts / "text_encoder").state_dict()
+        changed = [not torch.equal(value, before[name]) for name, value in encoder.state_dict().items()]
+        assert any(changed) == train
+
+
+def test_a_generator_without_a_text_encoder_is_refused(recipe, tmp_path):
+    wrong = recipe(tmp_path)
+    wrong.text.init_from = None
+    with pytest.raises(BadRecipe, match=r"text\.init_from"):
+        run(wrong)
