@@ -129,11 +129,11 @@ def ground_truth(
     Raises:
         BadSize: no frames, rows or columns. BadInput: no scenes, or a query frame that does not exist.
     """
-    for query in queries:
-        if not 0 <= query < frames:
-            raise BadInput(f"points cannot be chosen in frame {query} of {frames}; use 0 to {frames - 1}.")
     with torch.no_grad():
         stage = set_stage(scenes, frames, height, width, fps=fps, device=device)
+        for query in queries:
+            if not 0 <= query < frames:
+                raise BadInput(f"points cannot be chosen in frame {query} of {frames}; use 0 to {frames - 1}.")
         direction = stage.directions()
         ground = floor_distance(stage, direction)
         hits = above_floor(stage, cast(stage, direction), ground)
