@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 
 import torch
@@ -22,6 +21,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longtake.backbones.waver import HybridStreamDiT
+from longtake.diffusion.conditions import Conditions, FrameMask, given_frames
+from longtake.diffusion.guidance import CFG
+from longtake.diffusion.sampling import draw_noise, sample, velocity_denoiser
 from longtake.errors import BadInput, BadSize, UnknownModel
 from longtake.pipelines.given import Film, Given, Picture, given_ending, given_picture
 from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_memory, versions, weights_hash
@@ -169,9 +171,9 @@ class VideoPipeline(DiffusionPipeline):
             torch.cuda.reset_peak_memory_stats(device)
 
         clock = _Clock(device)
-        states, mask = self._encode_text(settings)
+        conditions = self._conditions(settings, self._frame_condition(given, shape, frames))
         text_seconds = clock.lap()
-        latents = self._denoise(settings, shape, states, mask, self._condition(given, shape), on_step)
+        latents = self._denoise(settings, shape, conditions, on_step)
         denoise_seconds = clock.lap()
         pixels = torch.cat(list(self.tokenizer.decode_stream(latents)), dim=2)
         seconds = Seconds(text_seconds, denoise_seconds, clock.lap())
@@ -249,59 +251,56 @@ class VideoPipeline(DiffusionPipeline):
                 notes.append(f"{name} has {fit.tokens} tokens; the first {fit.limit - 1} and an end mark were read")
         return given, replace(settings, **{name: one.source for name, one in given.items()}), tuple(notes)
 
-    def _encode_text(self, settings: Settings) -> tuple[Tensor, Tensor]:
-        """States (1 or 2, L, D) and mask: the negative prompt's row first, unless there is no guidance."""
-        prompts = [settings.prompt] if settings.guidance == 1 else [settings.negative_prompt, settings.prompt]
-        return encode_prompts(prompts, self.text_tokenizer, self.text_encoder)
+    def _conditions(self, settings: Settings, frames: Tensor | None) -> list[Conditions]:
+        """What the denoiser is given for `count` clips: the negative prompt's first, unless there is no guidance.
 
-    def _condition(self, given: dict[str, Given], shape: tuple[int, int, int]) -> Tensor | None:
-        """Condition channels (1, C + mask, T', H', W') of the given frames, or None."""
+        Both prompts are padded to one length, so that a batch sees what its members alone would see.
+        """
+        prompts = [settings.prompt] if settings.guidance == 1 else [settings.negative_prompt, settings.prompt]
+        states, mask = encode_prompts(prompts, self.text_tokenizer, self.text_encoder)
+        count = settings.count
+        if frames is not None:
+            frames = frames.expand(count, -1, -1, -1, -1)
+        rows = zip(states.split(1), mask.split(1), strict=True)
+        return [Conditions(words.expand(count, -1, -1), read.expand(count, -1), frames) for words, read in rows]
+
+    def _frame_condition(self, given: dict[str, Given], shape: tuple[int, int, int], frames: int) -> Tensor | None:
+        """Condition channels (1, C + stride, T', H', W') of the given frames, or None when there are none."""
         if not given:
             return None
-        channels, device = self.tokenizer.config.latent_channels, self._execution_device
-        condition = self.transformer.empty_condition(torch.zeros(1, channels, *shape, device=device))
-        latents, mask = condition[:, :channels], condition[:, channels:]
+        device = self._execution_device
+        latents = torch.zeros(1, self.tokenizer.config.latent_channels, *shape, device=device)
+        mask = torch.zeros(1, frames, dtype=torch.bool, device=device)
         for name, one in given.items():
             encoded = self.tokenizer.encode(one.pixels.to(device))
-            if name == "last_image":  # one latent frame stands for four pixel frames, of which the last is given
-                latents[:, :, -1:], mask[:, -1, -1] = encoded, 1
-            else:
-                latents[:, :, : encoded.shape[2]], mask[:, :, : encoded.shape[2]] = encoded, 1
-        return condition
+            at_end = name == "last_image"
+            latents[:, :, slice(-1, None) if at_end else slice(encoded.shape[2])] = encoded
+            mask[:, slice(-1, None) if at_end else slice(one.pixels.shape[2])] = True
+        black = self.transformer.black_latents
+        return given_frames(latents, FrameMask(mask), black, self.tokenizer.stride[0]).pack()
 
     def _denoise(
         self,
         settings: Settings,
         shape: tuple[int, int, int],
-        states: Tensor,
-        mask: Tensor,
-        condition: Tensor | None,
+        conditions: list[Conditions],
         on_step: Callable[[int, int], None] | None,
     ) -> Tensor:
         """Noise to latents (count, C, T', H', W'), float32; each clip's noise comes from its own seed."""
-        device, count = self._execution_device, settings.count
-        generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(count)]
-        channels = self.tokenizer.config.latent_channels
-        latents = torch.stack([torch.randn(channels, *shape, generator=one) for one in generators]).to(device)
-
-        rows = len(states)  # 2 under guidance: the negative prompt's batch, then the prompt's
-        states, mask = (x.repeat_interleave(count, 0) for x in (states.to(self.transformer.dtype), mask))
-        if condition is not None:
-            condition = condition.expand(rows * count, -1, -1, -1, -1).to(self.transformer.dtype)
-
-        scheduler = self.scheduler
-        scheduler.set_timesteps(settings.steps, device=device)
-        extra = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
-        for done, t in enumerate(scheduler.timesteps, 1):
-            both = latents.to(self.transformer.dtype).repeat(rows, 1, 1, 1, 1)
-            velocity = self.transformer(both, t.expand(rows * count), states, mask, condition).float()
-            if rows == 2:
-                negative, positive = velocity.chunk(2)
-                velocity = negative + settings.guidance * (positive - negative)
-            latents = scheduler.step(velocity, t, latents, return_dict=False, **extra)[0]
-            if on_step is not None:
-                on_step(done, len(scheduler.timesteps))
-        return latents
+        generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(settings.count)]
+        noise = draw_noise((self.tokenizer.config.latent_channels, *shape), generators)
+        *null, cond = conditions
+        return sample(
+            velocity_denoiser(self.transformer),
+            self.scheduler,
+            noise.to(self._execution_device),
+            cond,
+            steps=settings.steps,
+            null=null[0] if null else None,
+            guider=CFG(settings.guidance),
+            generators=generators,
+            on_step=None if on_step is None else lambda info, _: on_step(info.s + 1, info.S or settings.steps),
+        )
 
     def weights(self) -> str:
         """SHA-256 over all networks, computed again only when a weight was written since."""
