@@ -37,7 +37,7 @@ from longtake.layers.attention import FeedForward
 from longtake.layers.modulation import ModulationProjection, add_gated, linear_fp32, norm_modulate
 from longtake.layers.patching import patchify, unpatchify
 from longtake.layers.positions import FactorisedPositions, timestep_features
-from longtake.layers.rotary import rotary_table, rotate
+from longtake.layers.rotary import norm_rotate, rotary_table
 from longtake.runtime import AttendPoint, AttnCall, Site, StepInfo, TokenGrid
 
 PARTS = 6  # shift, scale, gate of the attention; shift, scale, gate of the feed-forward network
@@ -87,33 +87,31 @@ class BlockModulation(nn.Module):
 
 
 class Projections(nn.Module):
-    """q, k, v with RMSNorm on q and k, and the output projection, of one stream."""
+    """q, k, v, the gains of RMSNorm on q and k, and the output projection, of one stream."""
 
     def __init__(self, width: int, heads: int, last: bool = False):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6)
-        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.q_gain = nn.Parameter(torch.ones(width // heads))
+        self.k_gain = nn.Parameter(torch.ones(width // heads))
         self.out = None if last else nn.Linear(width, width)
 
-    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, N, D) -> q, k float32 and v, each (B, N, H, head_dim)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return _rms(q, self.q_norm), _rms(k, self.k_norm), v
+    def split(self, x: Tensor) -> Tensor:
+        """x (B, N, D) -> (B, N, 3, H, head_dim), before norm."""
+        return self.qkv(x).unflatten(-1, (3, self.heads, -1))
 
-
-def _rms(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    return nn.functional.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
+    def gain(self) -> Tensor:
+        """(1, 2, 1, head_dim) float32, gains of q and k."""
+        return torch.stack([self.q_gain, self.k_gain])[None, :, None].float()
 
 
 def _attend(
-    point: AttendPoint, q: Tensor, k: Tensor, v: Tensor, cond: BlockCondition, grid: TokenGrid, text_len: int
+    point: AttendPoint, qkv: Tensor, gain: Tensor, cond: BlockCondition, grid: TokenGrid, text_len: int
 ) -> Tensor:
-    """Turn q and k, attend over the joint sequence. q, k, v (B, S, H, head_dim) -> (B, S, D)."""
-    if cond.rotary is not None:
-        q, k = rotate(q, cond.rotary), rotate(k, cond.rotary)
-    q, k, v = (x.to(v.dtype).transpose(1, 2) for x in (q, k, v))
+    """Norm and turn q and k, attend over the joint sequence: qkv (B, S, 3, H, head_dim) -> (B, S, D)."""
+    qk, v = qkv.split([2, 1], dim=2)
+    q, k, v = (x.transpose(1, 2) for x in (*norm_rotate(qk, gain, cond.rotary).unbind(2), v.squeeze(2)))
     call = AttnCall(q, k, v, grid, text_len, "last", cond.mask)
     return point(call, cond.info).transpose(1, 2).flatten(2)
 
@@ -128,10 +126,12 @@ class DualAttention(nn.Module):
         self.attend = AttendPoint(site)
 
     def forward(self, h: Tensor, text: Tensor, cond: BlockCondition, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:
-        streams = zip(self.video.heads_of(h), self.text.heads_of(text), strict=True)
-        q, k, v = (torch.cat(pair, dim=1) for pair in streams)
-        out = _attend(self.attend, q, k, v, cond, grid, text.shape[1])
-        video, words = out.split([h.shape[1], text.shape[1]], dim=1)
+        """h (B, N, D), text (B, L, D) -> the same; None for the text of a last block."""
+        lengths = [h.shape[1], text.shape[1]]
+        qkv = torch.cat([self.video.split(h), self.text.split(text)], dim=1)
+        gains = zip((self.video.gain(), self.text.gain()), lengths, strict=True)
+        gain = torch.cat([g.expand(n, -1, -1, -1) for g, n in gains])
+        video, words = _attend(self.attend, qkv, gain, cond, grid, lengths[1]).split(lengths, dim=1)
         return self.video.out(video), None if self.text.out is None else self.text.out(words)
 
 
@@ -177,8 +177,9 @@ class SingleAttention(nn.Module):
         self.attend = AttendPoint(site)
 
     def forward(self, x: Tensor, cond: BlockCondition, grid: TokenGrid) -> Tensor:
-        q, k, v = self.joint.heads_of(x)
-        return self.joint.out(_attend(self.attend, q, k, v, cond, grid, x.shape[1] - grid.tokens))
+        """x (B, N + L, D) -> the same."""
+        text_len = x.shape[1] - grid.tokens
+        return self.joint.out(_attend(self.attend, self.joint.split(x), self.joint.gain(), cond, grid, text_len))
 
 
 class SingleStreamBlock(nn.Module):
@@ -250,7 +251,7 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         self.patch = tuple(patch)
         volume = patch[0] * patch[1] * patch[2]
         self.embed = nn.Linear((2 * latent_channels + mask_channels) * volume, width)
-        self.text_embed = nn.Sequential(nn.Linear(text_width, width), nn.GELU("tanh"), nn.Linear(width, width))
+        self.text_embed = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width))
         self.type_vectors = nn.Parameter(torch.randn(2, width) * 0.02)  # video, text
         self.positions = FactorisedPositions(tuple(absolute_size), width) if absolute else None
         self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))

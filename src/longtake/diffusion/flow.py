@@ -11,6 +11,7 @@ each followed by the shift s: sigma = s*f / (1 + (s-1)*f).
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,18 +77,18 @@ def sigma_sampler(
         width = 1.0 if scale is None else scale
         if width <= 0:
             raise BadInput(f"scale {width} of lognorm; it must be above 0")
-        return SigmaSampler(name, shift, lambda u: lognorm(u, location, width))
+        return SigmaSampler(name, shift, partial(lognorm, location=location, scale=width))
     if name == "mode":
         weight = 1.29 if scale is None else scale
         if not -1 <= weight <= 2 / (torch.pi - 2):
             raise BadInput(f"scale {weight} of mode; it must be between -1 and {2 / (torch.pi - 2):.3f}")
-        return SigmaSampler(name, shift, lambda u: mode(u, weight))
+        return SigmaSampler(name, shift, partial(mode, scale=weight))
     raise UnknownName(f"no sigma sampler named {name!r}.{nearest(name, ['uniform', 'lognorm', 'mode'])}")
 
 
 @dataclass(frozen=True)
 class FlowLoss:
-    """One evaluation of the objective: mean loss, loss of each sample (B,), and the noise levels (B,) it was taken at."""
+    """One evaluation of the objective: mean loss, loss of each sample (B,), and the noise levels (B,) it was at."""
 
     loss: Tensor
     each: Tensor

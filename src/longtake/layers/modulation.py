@@ -29,10 +29,13 @@ class ModulationProjection(nn.Module):
 
 
 def norm_modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
-    """LayerNorm without learned affine, then * (1 + scale) + shift. x (B, N, D); shift, scale (B, 1, D) float32."""
-    return torch.addcmul(shift, F.layer_norm(x.float(), x.shape[-1:], eps=eps), scale + 1)
+    """LayerNorm without learned affine, then * (1 + scale) + shift, in float32; result in x's dtype.
+
+    x (B, N, D); shift, scale (B, 1, D) float32.
+    """
+    return torch.addcmul(shift, F.layer_norm(x.float(), x.shape[-1:], eps=eps), scale + 1).to(x.dtype)
 
 
 def add_gated(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
     """x + gate * update for x, update (B, N, D) and gate (B, 1, D) float32; result in x's dtype."""
-    return torch.addcmul(x, gate, update) if x.dtype == update.dtype == gate.dtype else x + (gate * update).to(x.dtype)
+    return torch.addcmul(x, gate, update).to(x.dtype)

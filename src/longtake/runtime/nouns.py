@@ -1,4 +1,4 @@
-"""Plain records: where a token is (TokenGrid), when a call happens (StepInfo), and what attends to what (Site, AttnCall)."""
+"""Plain records: where tokens are (TokenGrid), when a call happens (StepInfo), what attends to what (AttnCall)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,0 +1,179 @@
+"""One sampling loop over any of diffusers' schedulers: noise in, latents out.
+
+A denoiser always speaks flow matching: it is given x_sigma = (1 - sigma) * data + sigma * noise and returns the
+velocity noise - data. Schedulers that are set up for flow matching take it as it is. For variance-preserving ones
+(DDIM, DDPM, DPM++, Euler, ...), whose sample is sqrt(a) * data + sqrt(1 - a) * noise up to a factor, the same point lies
+on the flow's path at
+    sigma = sqrt(1 - a) / (sqrt(a) + sqrt(1 - a)),    x_sigma = sample / (sqrt(a) + sqrt(1 - a)),
+and the velocity is turned into what the scheduler expects: noise, data, or sqrt(a) * noise - sqrt(1 - a) * data.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from longtake.diffusion.conditions import Conditions
+from longtake.diffusion.flow import TIMESTEPS
+from longtake.diffusion.guidance import Guider
+from longtake.errors import BadInput
+from longtake.runtime import StepInfo
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+
+class Denoiser(Protocol):
+    """A velocity network as a sampling loop sees it."""
+
+    def __call__(self, x: Tensor, info: StepInfo, conditions: Conditions) -> Tensor:
+        """x (B, C, T, H, W) at noise level info.sigma -> velocity of the same shape."""
+        ...
+
+
+def velocity_denoiser(backbone: "ModelMixin") -> Denoiser:
+    """View one of our backbones as a denoiser. Inputs are cast to its dtype, the velocity comes back as float32."""
+
+    def denoise(x: Tensor, info: StepInfo, conditions: Conditions) -> Tensor:
+        given = conditions.to(x.device, backbone.dtype)
+        timestep = torch.full((x.shape[0],), info.sigma * TIMESTEPS, device=x.device)
+        return backbone(x.to(backbone.dtype), timestep, given.text, given.text_mask, given.frames, info=info).float()
+
+    return denoise
+
+
+def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw one clip's noise from each generator: float32 (len(generators), *shape).
+
+    With generators on the CPU the noise of a seed is the same on every machine and in every batch.
+    """
+    return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device) for g in generators])
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    scheduler: "SchedulerMixin",
+    noise: Tensor,
+    cond: Conditions,
+    *,
+    steps: int,
+    null: Conditions | None = None,
+    guider: Guider | None = None,
+    batched: bool = True,
+    generators: Sequence[torch.Generator] | None = None,
+    on_step: Callable[[StepInfo, Tensor], None] | None = None,
+    run: int = 0,
+) -> Tensor:
+    """Sample a batch of clips.
+
+    Args:
+        denoiser: the velocity network.
+        scheduler: any of diffusers' that `prediction_kind` accepts; its steps are set here.
+        noise: (B, C, T, H, W), standard normal, on the device of the run.
+        cond: the batch's conditions.
+        steps: given to the scheduler, which may make more calls than this (Heun).
+        null: the conditions without the prompt, or with the negative one. None = no guidance.
+        guider: how the two predictions make one. None or of scale 1 = no guidance, and `null` is never computed.
+        batched: ask for both predictions in one forward of twice the batch (branch "cond_uncond", null first), else in
+            two ("cond", "uncond").
+        generators: one per clip, for schedulers that add noise in their steps.
+        on_step: called with (info, latents after the step) after each step; what it raises ends the run.
+        run: number of the run, for `StepInfo`.
+
+    Returns:
+        (B, C, T, H, W) float32, clean latents.
+
+    Raises:
+        BadInput: a scheduler that a velocity cannot be converted for, or steps < 1.
+    """
+    if steps < 1:
+        raise BadInput(f"{steps} sampling steps; use at least 1")
+    kind = prediction_kind(scheduler)
+    guided = null is not None and guider is not None and guider.scale != 1
+    both = null.join(cond) if guided and batched else None
+    accepts = signature(scheduler.step).parameters
+    extra = {"generator": list(generators)} if generators is not None and "generator" in accepts else {}
+
+    scheduler.set_timesteps(steps, device=noise.device)
+    x = noise.float() * getattr(scheduler, "init_noise_sigma", 1.0)
+    total, trained = len(scheduler.timesteps), scheduler.config.num_train_timesteps
+    memory: dict[str, Tensor] = {}
+    for index, t in enumerate(scheduler.timesteps):
+        if kind == "flow":
+            alpha, point, sigma = 0.0, x, float(scheduler.sigmas[index])
+        else:
+            alpha, point, sigma = _onto_flow(scheduler, index, t, x)
+        info = StepInfo(run, index, total, float(t), float(t) / trained, sigma, "cond")
+        if not guided:
+            velocity = denoiser(point, info, cond)
+        else:
+            if both is not None:
+                together = denoiser(torch.cat([point, point]), replace(info, branch="cond_uncond"), both)
+                without, with_prompt = together.chunk(2)
+            else:
+                with_prompt = denoiser(point, info, cond)
+                without = denoiser(point, replace(info, branch="uncond"), null)
+            velocity = guider(with_prompt, without, point, sigma, memory)
+        output = velocity if kind == "flow" else _from_velocity(kind, velocity, point, sigma, alpha)
+        if kind == "flow" and index == total - 1 and scheduler.sigmas[-1] > 0:
+            x = point - sigma * velocity  # DEIS and SA stop above 0 and would leave noise: take the data predicted here
+        else:
+            x = scheduler.step(output, t, x, return_dict=False, **extra)[0]
+        if on_step is not None:
+            on_step(info, x)
+    return x
+
+
+def prediction_kind(scheduler: "SchedulerMixin") -> str:
+    """What a scheduler must be given: "flow" (the velocity as it is), "epsilon", "sample" or "v_prediction".
+
+    Raises BadInput, with the remedy, for a scheduler for which a velocity cannot be converted.
+    """
+    name, config = type(scheduler).__name__, scheduler.config
+    kind = config.get("prediction_type")
+    parameters = signature(scheduler.step).parameters.values()
+    needed = [p.name for p in parameters if p.default is Parameter.empty and p.kind is not Parameter.VAR_KEYWORD]
+    if needed != ["model_output", "timestep", "sample"]:
+        raise BadInput(f"{name} steps on ({', '.join(needed)}), more than a prediction; use a scheduler that does not")
+    if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
+        if kind not in (None, "flow_prediction"):
+            raise BadInput(f"{name} has prediction_type '{kind}' on flow sigmas; use prediction_type='flow_prediction'")
+        if config.get("invert_sigmas"):
+            raise BadInput(f"{name} has invert_sigmas, so that 0 is noise; use invert_sigmas=False (1 is noise here)")
+        return "flow"
+    if not hasattr(scheduler, "alphas_cumprod") or kind not in ("epsilon", "sample", "v_prediction"):
+        raise BadInput(
+            f"{name} with prediction_type '{kind}' takes no velocity and none can be converted for it; use "
+            "FlowMatchEulerDiscreteScheduler, or UniPCMultistepScheduler with use_flow_sigmas"
+        )
+    for option in ("clip_sample", "thresholding"):
+        if config.get(option):
+            raise BadInput(f"{name} has {option}=True, made for pixels in [-1, 1]; use {option}=False on latents")
+    return kind
+
+
+def _onto_flow(scheduler: "SchedulerMixin", index: int, t: Tensor, x: Tensor) -> tuple[float, Tensor, float]:
+    """(a, point on the flow's path, its sigma) of the sample of a variance-preserving or exploding scheduler."""
+    scaled = scheduler.scale_model_input(x, t)
+    factor = float(scheduler.scale_model_input(torch.ones((), dtype=torch.float64, device=x.device), t))
+    if factor != 1:  # variance exploding: the sample is data + s * noise, scaled by 1/sqrt(1 + s^2) = sqrt(a)
+        alpha = factor**2
+    elif getattr(scheduler, "sigmas", None) is not None:
+        alpha = 1 / (1 + float(scheduler.sigmas[index]) ** 2)
+    else:
+        alpha = float(scheduler.alphas_cumprod[int(t)])
+    data, noise = alpha**0.5, (1 - alpha) ** 0.5
+    return alpha, scaled / (data + noise), noise / (data + noise)
+
+
+def _from_velocity(kind: str, velocity: Tensor, point: Tensor, sigma: float, alpha: float) -> Tensor:
+    """A velocity at a point of the flow's path as noise, data or v-prediction."""
+    data, noise = point - sigma * velocity, point + (1 - sigma) * velocity
+    if kind == "sample":
+        return data
+    return noise if kind == "epsilon" else alpha**0.5 * noise - (1 - alpha) ** 0.5 * data
