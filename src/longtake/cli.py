@@ -119,12 +119,22 @@ def data_render(
     seed: Annotated[int, typer.Option(help="Scene i is drawn from seed + i.")] = 0,
     frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 17,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "64x64",
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 8.0,
+    split: Annotated[str, typer.Option(help="train, held-out (combinations that train never shows) or all.")] = "train",
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Draw all shapes, figures too, all colours, textures and motions.")
+    ] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="Also write masks, depth, normals and flow (.npz).")] = False,
 ) -> None:
     """Render scenes to videos with their ground truth."""
     height, width = _size(size)
-    from longtake.data.scenes.export import export_scenes
+    from longtake.data.scenes import SceneOptions, render_folder
 
-    export_scenes(out, count, first_seed=seed, frames=frames, height=height, width=width)
+    options = SceneOptions.everything(split) if everything else SceneOptions(split=split)
+    table = render_folder(
+        out, count, options, first_seed=seed, frames=frames, height=height, width=width, fps=fps, dense=dense
+    )
+    print(f"{table}  {count} clips")
 
 
 @data_app.command("check")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from longtake.data.order import draw_prompt
 from longtake.data.scenes import SceneDataset, SceneOptions, prerender, render_scenes, sample_scene
-from longtake.data.scenes.store import SceneIndex, draw_caption, read_index, write_index
+from longtake.data.scenes.store import SceneIndex, read_index, write_index
 from longtake.errors import BadData, BadOutput
 
 SMALL = {"frames": 3, "height": 12, "width": 20}
@@ -92,9 +93,9 @@ def test_a_folder_written_by_hand_opens_once_it_has_an_index(tmp_path):
 def test_the_prompt_depends_on_seed_epoch_and_index_alone():
     data, again = SceneDataset(count=40, seed=5, frames=1, height=4, width=4), SceneDataset(count=40, seed=5)
     captions = sample_scene(7).captions
-    drawn = [draw_caption(captions, 5, epoch, 7) for epoch in range(400)]
+    drawn = [draw_prompt(captions, 5, epoch, 7) for epoch in range(400)]
     assert data[(3, 7)]["prompt"] == drawn[3] and data[7]["prompt"] == drawn[0]
-    assert [draw_caption(again.scene(7).captions, 5, epoch, 7) for epoch in range(400)] == drawn
+    assert [draw_prompt(again.scene(7).captions, 5, epoch, 7) for epoch in range(400)] == drawn
     share = Counter(drawn)
     assert set(share) == set(captions) and 150 < share[captions[0]] < 250  # half of the time the plain one
     assert SceneDataset(count=40, seed=5, frames=1, height=4, width=4, plain=True)[(9, 7)]["prompt"] == captions[0]

@@ -1,6 +1,7 @@
 """Procedural worlds with ground truth: sample a scene from a seed, render it, know everything about it."""
 
 from longtake.data.scenes.captions import canonical, write_captions
+from longtake.data.scenes.export import render_folder
 from longtake.data.scenes.rendering import render_scenes
 from longtake.data.scenes.sampling import SceneOptions, is_held_out, sample_scene
 from longtake.data.scenes.store import SceneDataset, prerender
@@ -16,6 +17,7 @@ __all__ = [
     "ground_truth",
     "is_held_out",
     "prerender",
+    "render_folder",
     "render_scenes",
     "sample_scene",
     "write_captions",

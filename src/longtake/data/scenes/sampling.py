@@ -58,6 +58,18 @@ class SceneOptions:
         if self.split not in ("train", "held-out", "all"):
             raise BadInput(f"scene split '{self.split}' is none of train, held-out, all.")
 
+    @staticmethod
+    def everything(split: str = "train") -> "SceneOptions":
+        """All that the renderer knows: every shape (figures too), colour, texture and motion."""
+        return SceneOptions(
+            shapes=world.SHAPES,
+            colours=tuple(world.COLOURS),
+            textures=("house", *world.TEXTURES),
+            motions=world.MOTIONS,
+            moving_camera_share=0.25,
+            split=split,
+        )
+
 
 STARTER = SceneOptions()
 """The vocabulary of the starter: all defaults."""

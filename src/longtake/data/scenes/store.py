@@ -12,7 +12,7 @@ that can be opened and that the next run completes.
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from longtake.data.order import mix_seed, split_key
+from longtake.data.order import draw_prompt, split_key
 from longtake.data.scenes.rendering import render_scenes
 from longtake.data.scenes.sampling import STARTER, SceneOptions, sample_scene
 from longtake.data.scenes.world import FPS, Scene
@@ -231,7 +231,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         captions = scene.captions
         return {
             "pixels": from_uint8(self._pixels(index)),
-            "prompt": captions[0] if self.plain else draw_caption(captions, self.seed, epoch, index),
+            "prompt": captions[0] if self.plain else draw_prompt(captions, self.seed, epoch, index),
             "prompts": list(captions),
             "fps": self.index.fps,
             "source": f"scene {scene.seed}",
@@ -262,14 +262,6 @@ class SceneDataset(Dataset[dict[str, Any]]):
         if start in self._maps:
             return torch.from_numpy(self._maps[start][index - start].copy())
         return self.index.render(index)
-
-
-def draw_caption(captions: Sequence[str], seed: int, epoch: int, index: int) -> str:
-    """The plain caption (the first) half of the time, else a paraphrase: a pure function of the arguments."""
-    draw = mix_seed(seed, epoch, index)
-    if draw % 2 == 0 or len(captions) == 1:
-        return captions[0]
-    return captions[1 + draw // 2 % (len(captions) - 1)]
 
 
 class _Renderer(Dataset[Tensor]):
