@@ -1,111 +1,20 @@
-"""The index pass over a data set: opens every video once, finds what can be trained on, says why the rest cannot.
+"""The index pass over a data set: opens every video once, finds what can be trained on, says why the rest cannot."""
 
-What it learns of a file (time stamps, key frames, size) is packed small, for it stays in memory for every video and
-travels to the worker processes, and can be kept in a JSON file under the file's path, size and time of change.
-"""
-
-import json
 import os
-from array import array
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress
 
+from longtake.data.facts import VideoFacts, from_json, read_store, stamp, to_json, write_store
 from longtake.data.frames import read_frames
 from longtake.data.layouts import Listing, Source, class_words, list_sources
 from longtake.data.presets import FolderOptions, Preset, resolve
 from longtake.data.windows import count_windows, needed_frames
 from longtake.errors import BadVideo
-from longtake.video import VideoIndex, VideoReader, write_bytes
-
-STORE_FORMAT = "longtake.videos/1"
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A tuple of integers as first, step, count where that says it, else as 8 bytes each."""
-
-    first: int
-    step: int
-    count: int
-    listed: array | None = None
-
-    @staticmethod
-    def pack(values: Sequence[int]) -> "Numbers":
-        """Keep the values in as little as possible; `values` inverts it."""
-        step = values[1] - values[0] if len(values) > 1 else 1
-        even = all(b - a == step for a, b in zip(values, values[1:], strict=False))
-        return Numbers(values[0], step, len(values), None if even else array("q", values))
-
-    @property
-    def values(self) -> tuple[int, ...]:
-        """The integers."""
-        return tuple(self.listed or range(self.first, self.first + self.step * self.count, self.step or 1))
-
-
-@dataclass(frozen=True)
-class VideoFacts:
-    """What the index pass learns of one video.
-
-    Attributes:
-        frames: their number. fps: the mean where it varies. height, width: of the upright picture.
-        pts, keys, time_base, matrix, stream, timed: the rest of a `VideoIndex`; pts is None for frame folders.
-    """
-
-    frames: int
-    fps: float
-    height: int
-    width: int
-    pts: Numbers | None = None
-    keys: Numbers | None = None
-    time_base: tuple[int, int] = (1, 25)
-    matrix: tuple[int, int, int, int] = (1, 0, 0, 1)
-    stream: int = 0
-    timed: bool = True
-
-    @staticmethod
-    def of(index: VideoIndex) -> "VideoFacts":
-        """Pack an index."""
-        return VideoFacts(
-            len(index.pts),
-            index.fps,
-            index.height,
-            index.width,
-            Numbers.pack(index.pts),
-            Numbers.pack(index.keys),
-            (index.time_base.numerator, index.time_base.denominator),
-            index.matrix,
-            index.stream,
-            index.timed,
-        )
-
-    @property
-    def index(self) -> VideoIndex | None:
-        """The index for a `VideoReader`; None for a frame folder."""
-        if self.pts is None or self.keys is None:
-            return None
-        return VideoIndex(
-            self.pts.values,
-            Fraction(*self.time_base),
-            self.keys.values,
-            self.fps,
-            self.height,
-            self.width,
-            self.matrix,
-            self.stream,
-            self.timed,
-        )
-
-    @property
-    def seconds(self) -> Sequence[float]:
-        """Time of each frame, the first at 0."""
-        index = self.index
-        return index.seconds if index else [number / self.fps for number in range(self.frames)]
+from longtake.video import VideoReader
 
 
 @dataclass(frozen=True)
@@ -227,14 +136,15 @@ def _facts_of_all(
     sources: Iterable[Source], folder_fps: float, store: Path | None, progress: bool, threads: int | None
 ) -> dict[tuple[Path, str], VideoFacts | str]:
     """Open every video once, in threads (FFmpeg works outside Python's lock); a string says why one cannot be read."""
-    known = _read_store(store) if store else {}
+    known = read_store(store) if store else {}
     todo = {_identity(source): source for source in sources}
     learnt: dict[tuple[Path, str], VideoFacts | str] = {}
-    stamps = {source.path: _stamp(source.path) for source in todo.values() if store and not source.frames}
+    stamps = {source.path: stamp(source.path) for source in todo.values() if store and not source.frames}
     for identity, source in todo.items():
         kept = known.get(str(source.path))
-        if kept and kept["stamp"] == stamps.get(source.path):
-            learnt[identity] = _facts_from_json(kept)
+        facts = from_json(kept) if kept and kept["stamp"] == stamps.get(source.path) else None
+        if facts is not None:
+            learnt[identity] = facts
     rest = [(identity, source) for identity, source in todo.items() if identity not in learnt]
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool, Progress(disable=not progress, transient=True) as bar:
         task = bar.add_task("Opening videos", total=len(rest), visible=len(rest) > 100)
@@ -243,11 +153,11 @@ def _facts_of_all(
             learnt[identity] = facts
             bar.advance(task)
             if store and not source.frames:
-                known[str(source.path)] = {"stamp": stamps[source.path], **_facts_to_json(facts)}
+                known[str(source.path)] = {"stamp": stamps[source.path], **to_json(facts)}
                 if number % 5000 == 0:
-                    _write_store(store, known)
+                    write_store(store, known)
     if store and rest:
-        _write_store(store, known)
+        write_store(store, known)
     return learnt
 
 
@@ -260,49 +170,3 @@ def _facts(source: Source, folder_fps: float) -> VideoFacts | str:
             return VideoFacts.of(reader.index)
     except BadVideo as error:
         return str(error)
-
-
-def _stamp(path: Path) -> list[int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _facts_to_json(facts: VideoFacts | str) -> dict[str, Any]:
-    if isinstance(facts, str):
-        return {"problem": facts}
-    fields = asdict(facts)
-    for name in ("pts", "keys"):
-        numbers = getattr(facts, name)
-        fields[name] = numbers and (
-            list(numbers.listed)
-            if numbers.listed
-            else {"first": numbers.first, "step": numbers.step, "count": numbers.count}
-        )
-    return fields
-
-
-def _facts_from_json(kept: dict[str, Any]) -> VideoFacts | str:
-    if "problem" in kept:
-        return kept["problem"]
-    fields = {name: value for name, value in kept.items() if name != "stamp"}
-    for name in ("pts", "keys"):
-        value = fields[name]
-        fields[name] = value and (Numbers(**value) if isinstance(value, dict) else Numbers.pack(value))
-    fields["time_base"], fields["matrix"] = tuple(fields["time_base"]), tuple(fields["matrix"])
-    return VideoFacts(**fields)
-
-
-def _read_store(path: Path) -> dict[str, Any]:
-    """Read the kept facts; a file that is missing or not ours is as good as none."""
-    try:
-        content = json.loads(path.read_text())
-        return content["videos"] if content["format"] == STORE_FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _write_store(path: Path, known: dict[str, Any]) -> None:
-    write_bytes(path, json.dumps({"format": STORE_FORMAT, "videos": known}).encode())

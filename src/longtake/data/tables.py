@@ -77,9 +77,10 @@ def list_table(path: Path, columns: Mapping[str, str] | None = None, split: str 
     rows = list(_rows(path))
     if not rows:
         raise BadData(f"{path} has no rows: expected a header with video and prompt, and one row per video.")
-    names = {role: _column(role, rows[0].keys(), columns) for role in _ALIASES}
+    there = dict.fromkeys(name for row in rows for name in row)  # rows of JSON may leave columns out
+    names = {role: _column(role, there, columns) for role in _ALIASES}
     if names["video"] is None:
-        known = ", ".join(rows[0])
+        known = ", ".join(map(str, there))
         raise BadData(f"{path} has no column 'video' (it has {known}): rename it, or map it with columns.")
     classes = tuple(sorted({str(row.get(names["class"])) for row in rows})) if names["class"] else ()
     labels = {name: label for label, name in enumerate(classes)}
