@@ -57,6 +57,7 @@ def test_a_run_goes_on_where_it_stopped_and_can_be_extended(tmp_path):
     assert kept.stat().st_mtime_ns == before
     assert np.load(tmp_path / "pixels-000002.npy").shape[0] == 2
     assert len(SceneDataset(tmp_path)) == SceneDataset(tmp_path).rendered == 5
+    assert fill(tmp_path, count=2).count == len(SceneDataset(tmp_path)) == 5  # it never shrinks
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -13,7 +13,7 @@ that can be opened and that the next run completes.
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,9 @@ def prerender(
     workers: int = 0,
     progress: bool = True,
 ) -> SceneIndex:
-    """Render clips into shards; go on if some are there. A larger `count` than before extends the folder.
+    """Render clips into shards; go on if some are there.
+
+    A larger `count` than before extends the folder, a smaller one leaves it as large as it is.
 
     Args:
         out: the folder, made if missing (its parent must exist).
@@ -133,7 +135,7 @@ def prerender(
         workers: processes that render; 0 renders in this one.
 
     Returns:
-        The index of the complete folder.
+        The index of the folder, of which at least `count` clips are rendered.
 
     Raises:
         BadData: the folder holds scenes of other options, seeds or sizes.
@@ -148,10 +150,9 @@ def prerender(
     if (out / "index.json").exists():
         begun = read_index(out)
         _agree(out, begun, index)
-        if begun.count > count:
-            raise BadData(f"{out} holds {begun.count} clips already: ask for as many, or for another folder.")
+        index = replace(index, count=max(count, begun.count))
     write_index(out, index)
-    missing = [start for start in index.starts if _stored(out, index, start) is None]
+    missing = [start for start in index.starts if start < count and _stored(out, index, start) is None]
     clips = [clip for start in missing for clip in range(start, start + index.shard_shape(start)[0])]
     rendered = iter(DataLoader(_Renderer(index), batch_size=None, sampler=clips, num_workers=workers))
     bar = iter(track(range(len(clips)), "Rendering", disable=not progress))
