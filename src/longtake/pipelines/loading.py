@@ -91,15 +91,14 @@ def _checked(folder: Path, name: str) -> Path:
 
 
 def _download(name: str, starters: tuple[str, ...]) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError  # HTTPError: that of the client it uses
 
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES, etag_timeout=10))
     except RepositoryNotFoundError:
         why = "the hub has no such repository, or it is private"
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         why = f"the hub cannot be reached and it is not in the local cache ({type(error).__name__})"
     raise UnknownModel(f"no model '{name}': it is no starter and no folder, and {why}.{_hint(name, starters)}")
 
