@@ -172,6 +172,25 @@ def test_it_learns_one_clip(form):
     assert error < 0.2 * pixels.var()
 
 
+@pytest.mark.parametrize("form", ["4x8x8", "shortcuts"])
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(form):
+    vae, pixels = tiny(**FORMS[form]), torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    kept, gradients = [], []
+    for checkpointing in (False, True):
+        if checkpointing:
+            vae.enable_gradient_checkpointing()
+        vae.zero_grad()
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+            out = vae(pixels, sample=False).pixels
+        out.square().mean().backward()
+        kept.append(sum(sizes))
+        gradients.append([p.grad.clone() for p in vae.parameters()])
+    assert kept[1] < 0.5 * kept[0]
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain)
+
+
 def test_patches_fold_as_in_wan_2_2_and_unfold():
     pixels = torch.randn(1, 3, 2, 4, 6)
     folded = fold_patches(pixels, 2)

@@ -6,6 +6,7 @@ Wan 2.1 has plain levels; with `shortcuts`, levels carry the averaging shortcuts
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from longtake.layers.causal_convolution import CausalConv3d, StreamState
@@ -47,12 +48,13 @@ class Encoder(nn.Module):
         self.mid_block = Middle(widths[-1], dropout)
         self.norm_out = ChannelNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], out_channels)
+        self.gradient_checkpointing = False  # set by diffusers' enable_gradient_checkpointing
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         x = self.conv_in(x, state)
         for block in self.down_blocks:
-            x = block(x, state)
-        x = self.mid_block(x, state)
+            x = run_block(self, block, x, state)
+        x = run_block(self, self.mid_block, x, state)
         return self.conv_out(self.norm_out(x), state)
 
 
@@ -103,9 +105,17 @@ class Decoder(nn.Module):
             self.up_blocks.append(UpLevel(before // 2 if level else before, width, blocks + 1, upsample, dropout))
         self.norm_out = ChannelNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], out_channels)
+        self.gradient_checkpointing = False  # set by diffusers' enable_gradient_checkpointing
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        x = self.mid_block(self.conv_in(x, state), state)
+        x = run_block(self, self.mid_block, self.conv_in(x, state), state)
         for level in self.up_blocks:
-            x = level(x, state)
+            x = run_block(self, level, x, state)
         return self.conv_out(self.norm_out(x), state)
+
+
+def run_block(network: Encoder | Decoder, block: nn.Module, x: Tensor, state: StreamState | None) -> Tensor:
+    """One block of a network; with gradient checkpointing, it is run again in the backward pass instead of kept."""
+    if network.gradient_checkpointing and state is None and torch.is_grad_enabled():
+        return network._gradient_checkpointing_func(block, x)  # pyright: ignore[reportCallIssue]
+    return block(x, state)

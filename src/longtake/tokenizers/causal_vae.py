@@ -29,6 +29,9 @@ from longtake.tokenizers.causal_networks import Decoder, Encoder
 from longtake.tokenizers.diffusers_layout import config_from_diffusers, config_to_diffusers
 from longtake.tokenizers.streams import DecodeStream, EncodeStream
 
+DECODE_CHUNK = 2
+"""Latent frames that `decode_stream` decodes at a time unless told otherwise."""
+
 
 class Reconstruction(NamedTuple):
     """What a training step needs of one pass: `pixels` (B, 3, T, H, W), not clamped; `mean` and `logvar`
@@ -55,6 +58,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
         shortcuts: parameter-free averaging shortcuts around each level, as in Wan 2.2.
         decoder_base_width: `base_width` of the decoder, or None for the encoder's.
     """
+
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -216,7 +221,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
         stream.flush()
 
     def decode_stream(
-        self, latents: Tensor | Iterable[Tensor], *, chunk: int = 1, clamp: bool = True
+        self, latents: Tensor | Iterable[Tensor], *, chunk: int = DECODE_CHUNK, clamp: bool = True
     ) -> Iterator[Tensor]:
         """Decode latents piece by piece; the pieces of pixels, joined in time, equal `decode` of all the latents.
 
