@@ -4,11 +4,11 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from longtake.errors import BadInput, LongtakeError
+from longtake.errors import BadData, BadInput, LongtakeError
 
 app = typer.Typer(
     help="Video diffusion transformers: generate, train, measure.",
@@ -18,6 +18,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Render scenes with ground truth; check folders of videos.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it; the parser turns the interrupt into it."""
 
 Model = Annotated[str, typer.Option(help="A starter's name, a pipeline folder, or a hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
@@ -114,35 +117,47 @@ def train(
 
 @data_app.command("render")
 def data_render(
-    out: Annotated[Path, typer.Option(help="Folder for mp4 and JSON files; made if missing.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files; made if missing, gone on with if begun.")],
     count: Annotated[int, typer.Option(help="Number of clips.")] = 16,
-    seed: Annotated[int, typer.Option(help="Scene i is drawn from seed + i.")] = 0,
+    seed: Annotated[int, typer.Option(help="Clip i is the scene of seed + i.")] = 0,
     frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 17,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "64x64",
-    fps: Annotated[float, typer.Option(help="Frames per second.")] = 8.0,
-    split: Annotated[str, typer.Option(help="train, held-out (combinations that train never shows) or all.")] = "train",
-    everything: Annotated[
-        bool, typer.Option("--everything", help="Draw all shapes, figures too, all colours, textures and motions.")
-    ] = False,
-    dense: Annotated[bool, typer.Option("--dense", help="Also write masks, depth, normals and flow (.npz).")] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="Also masks, depth, normals and flow, as .npz.")] = False,
 ) -> None:
-    """Render scenes to videos with their ground truth."""
+    """Render scenes to videos, each with its ground truth as JSON."""
     height, width = _size(size)
-    from longtake.data.scenes import SceneOptions, render_folder
+    from longtake.data.scenes.export import render_folder
 
-    options = SceneOptions.everything(split) if everything else SceneOptions(split=split)
+    shown = sys.stdout.isatty()
     table = render_folder(
-        out, count, options, first_seed=seed, frames=frames, height=height, width=width, fps=fps, dense=dense
+        out, count, first_seed=seed, frames=frames, height=height, width=width, dense=dense, progress=shown
     )
-    print(f"{table}  {count} clips")
+    print(f"{out}  {count} clips of {frames} frames {width}x{height}, listed in {table.name}")
 
 
 @data_app.command("check")
-def data_check(root: Annotated[Path, typer.Argument(help="Folder of videos, or a CSV or JSONL table.")]) -> None:
+def data_check(
+    root: Annotated[Path, typer.Argument(help="Folder of videos, or a table of them.")],
+    preset: Annotated[str, typer.Option(help="How clips are cut and resized: ours, ucf101 ...")] = "ours",
+    frames: Annotated[int | None, typer.Option(help="Frames of a clip; default: the preset's.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of a clip; default: the preset's.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Resample to this rate first.")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every frame of every video.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say what would be trained on, and what is wrong with the rest."""
+    height, width = (None, None) if size is None else _size(size)
     from longtake.data.check import check, format_report
+    from longtake.data.presets import FolderOptions
 
-    print(format_report(check(root)))
+    options = FolderOptions(preset=preset, frames=frames, height=height, width=width, fps=fps)
+    report = check(root, options, deep=deep, progress=sys.stdout.isatty() and not as_json)
+    if as_json:
+        _print_json(dataclasses.asdict(report))
+    else:
+        print(format_report(report))
+    if not report.videos:
+        raise BadData(f"{root} holds nothing to train on: all {len(report.problems)} videos have a problem")
 
 
 @app.command()
@@ -206,18 +221,16 @@ def main() -> None:
         code = app(standalone_mode=False)
     except LongtakeError as error:
         _stop(str(error), 2)
-    except KeyboardInterrupt:
-        _stop("interrupted", 130)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line's own parser
             _stop(f"{error.format_message()} ('longtake --help' shows what there is)", 2)
-        if type(error).__name__ == "Abort":
-            _stop("interrupted", 130)
         _stop(f"internal error, please report it: {type(error).__name__}: {error}", 1)
+    if code == INTERRUPTED:
+        _say("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _stop(message: str, code: int) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     _say(message)
     sys.exit(code)
 
