@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,29 @@ def test_import_longtake_is_light():
     heavy = "torch numpy diffusers transformers accelerate peft av omegaconf matplotlib tensorboard PIL".split()
     code = f"import sys, longtake; print([name for name in {heavy} if name in sys.modules])"
     assert run(sys.executable, "-c", code).stdout.strip() == "[]"
+
+
+def test_imports_are_declared_dependencies():
+    """Nothing is imported that is there only because a dependency happens to bring it; the next release may not."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [name for extra, names in project["optional-dependencies"].items() if extra != "dev" for name in names]
+    declared = {normal(re.split(r"[\[<>=]", name)[0]) for name in [*project["dependencies"], *extras]}
+    known = declared | {"longtake", "pyarrow"}  # pyarrow: asked for by name where a Parquet table is given
+    distributions = metadata.packages_distributions()
+    stray = {}
+    for path in MODULES:
+        for node in ast.walk(parse(path)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
+                if not known & {normal(found) for found in distributions.get(name, [name])}:
+                    stray[name] = where(path, node)
+    assert not stray
+
+
+def normal(name):
+    """PEP 503: one spelling of a distribution's name."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_no_pickle_is_loaded():
