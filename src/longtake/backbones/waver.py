@@ -82,7 +82,7 @@ class BlockModulation(nn.Module):
         if self.projection is not None:
             parts = self.projection(cond.total)
         else:
-            parts = cond.shared + self.table.float()
+            parts = cond.shared + self.table.float()  # pyright: ignore[reportOptionalOperand, reportOptionalMemberAccess]
         return parts.unsqueeze(2).unbind(1)
 
 
@@ -197,7 +197,8 @@ class SingleStreamBlock(nn.Module):
         x = torch.cat([h, text], dim=1)
         x = add_gated(x, gate_a, self.attention(norm_modulate(x, shift_a, scale_a), cond, grid))
         x = add_gated(x, gate_f, self.ffn(norm_modulate(x, shift_f, scale_f)))
-        return tuple(x.split([h.shape[1], text.shape[1]], dim=1))
+        h, text = x.split([h.shape[1], text.shape[1]], dim=1)
+        return h, text
 
 
 class HybridStreamDiT(ModelMixin, ConfigMixin):

@@ -45,7 +45,7 @@ def score_readings(readings: Sequence[Reading], wanted: Sequence[dict]) -> Score
 
 
 def _objects(reading: Reading, asked: Sequence[dict]) -> dict[str, int]:
-    best = dict.fromkeys(("colour", "shape", "motion"), 0)
+    best: dict[str, int] = dict.fromkeys(("colour", "shape", "motion"), 0)
     for order in itertools.permutations(reading.objects):
         pairs = list(zip(order, asked, strict=False))
         agreed = {name: sum(getattr(seen, name) == want[name] for seen, want in pairs) for name in best}
