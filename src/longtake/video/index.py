@@ -20,7 +20,9 @@ from longtake.video.colour import Matrix, clockwise_degrees, display_matrix
 # and empty frames of MPEG-4) only the decoder knows, and the pass decodes.
 _INTRA_ONLY = frozenset("ffv1 mjpeg png prores dnxhd rawvideo huffyuv ffvhuff utvideo dvvideo".split())
 _ONE_FRAME_PER_PACKET = _INTRA_ONLY | frozenset("h264 hevc vvc av1 vp9 gif qtrle".split())
-_SEEKING_BY_DTS = ("mpegts", "mpeg")
+# Containers that keep true timestamps across a seek. AVI has only places, so that is safe without reordered frames;
+# in the rest (MPEG program streams, raw streams) FFmpeg makes timestamps up, and files are decoded from their start.
+_SEEKABLE = frozenset("mov matroska mpegts flv asf nut ogg mxf".split())
 _STILLS = ("image2", "_pipe")
 _PLAYLISTS = frozenset("hls dash concat concatf tty sdp rtsp".split())
 _DEFAULT_RATE = 25
@@ -161,7 +163,7 @@ def index_video(path: Path, by_decoding: bool = False) -> VideoIndex:
         if not timed or unit is None:
             shown, unit = list(range(len(shown))), 1 / Fraction(rate).limit_denominator(1001)
         keys = {0: shown[0]}
-        if timed and seen.complete and not ("avi" in container.format.name and by_decoding):
+        if timed and seen.complete and _may_seek(container, stream):
             number = {pts: i for i, pts in enumerate(shown)}
             keys |= {number[pts]: seek for pts, seek in sorted(seen.keys.items()) if pts in number}
         matrix = display_matrix(first)
@@ -181,7 +183,7 @@ def index_video(path: Path, by_decoding: bool = False) -> VideoIndex:
 
 
 def _walk(path: Path, container: InputContainer, stream: VideoStream, by_decoding: bool) -> _Pass:
-    by_dts = container.format.name in _SEEKING_BY_DTS
+    by_dts = container.format.name in ("mpegts", "flv")
     seen = _Pass([], {}, True, 0, [], None)
     try:
         for packet in container.demux(stream):
@@ -207,9 +209,13 @@ def _walk(path: Path, container: InputContainer, stream: VideoStream, by_decodin
 
 
 def _packets_are_frames(container: InputContainer, stream: VideoStream) -> bool:
-    # AVI has no timestamps but places; with frames that are reordered, what FFmpeg makes of them is one off.
-    codecs = _INTRA_ONLY if "avi" in container.format.name else _ONE_FRAME_PER_PACKET
-    return stream.codec_context.name in codecs
+    codec = stream.codec_context.name
+    return codec in _ONE_FRAME_PER_PACKET and ("avi" not in container.format.name or codec in _INTRA_ONLY)
+
+
+def _may_seek(container: InputContainer, stream: VideoStream) -> bool:
+    formats = container.format.name.split(",")
+    return not _SEEKABLE.isdisjoint(formats) or ("avi" in formats and stream.codec_context.name in _INTRA_ONLY)
 
 
 def _packets_tell(seen: _Pass, first_pts: int | None) -> bool:
