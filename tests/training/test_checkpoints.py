@@ -73,6 +73,17 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_an_interrupt_while_writing_stays_an_interrupt(tmp_path, monkeypatch):
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torch.distributed.checkpoint.hf_storage.HuggingFaceStorageWriter.write_data", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 1)
+    assert find_checkpoint(tmp_path) is None
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_the_files_hold_no_pickle(tmp_path):
     folder = write(tmp_path, 1)
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import Toy, toy_recipe, train_toy
+from toy import Toy, Vectors, toy_recipe, train_toy
 
 from longtake.errors import BadData, BadOutput, BadRecipe, TrainingDiverged
 from longtake.training.checkpoints import find_checkpoint, read_state
@@ -153,6 +153,20 @@ def test_an_empty_data_folder_is_bad_data_and_leaves_no_checkpoint(tmp_path):
     with pytest.raises(BadData):
         train(tmp_path / "recipe.yaml", [f"data.root={tmp_path}/clips", f"out={tmp_path}/run"])
     assert find_checkpoint(tmp_path / "run" / "checkpoints") is None
+
+
+def test_an_error_in_a_worker_process_is_the_line_that_it_was_raised_with(tmp_path):
+    class Damaged(Vectors):
+        def __getitem__(self, key):
+            raise BadData("clips: 16 videos in a row cannot be decoded: the first is empty")
+
+    class Reading(Toy):
+        def data(self):
+            return [Damaged()], super().data()[1]
+
+    with pytest.raises(BadData) as caught:
+        run(toy_recipe(tmp_path, {"data": {"batch_size": 8, "workers": 1}}), task=Reading)
+    assert str(caught.value) == "clips: 16 videos in a row cannot be decoded: the first is empty"
 
 
 def test_the_best_checkpoint_is_the_one_with_the_lowest_held_out_loss(tmp_path):

@@ -22,7 +22,9 @@ WORDS = [
 
 def start(out, *words):
     command = [sys.executable, str(TOY), str(out), *WORDS, *words]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def test_a_run_killed_twice_has_the_curve_of_an_unbroken_one(tmp_path):
@@ -45,3 +47,17 @@ def test_a_run_killed_twice_has_the_curve_of_an_unbroken_one(tmp_path):
         expected = read_curve(tmp_path / "unbroken" / name)
         assert read_curve(tmp_path / "killed" / name) == expected
         assert expected[-1]["step"] == 60
+
+
+def test_ctrl_c_in_a_terminal_ends_with_a_checkpoint(tmp_path):
+    """It reaches the worker processes as well, which must not die of it before the training does."""
+    process = start(tmp_path / "run", "delay=0.02", "data.workers=2", "validation.every=0")
+    curve = tmp_path / "run" / "loss.csv"
+    while not curve.exists() or len(read_curve(curve)) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() == 0
+    last = read_curve(curve)[-1]["step"]
+    assert (tmp_path / "run" / "checkpoints" / f"step-{last:08d}" / "state.json").is_file()
+    assert last < 60

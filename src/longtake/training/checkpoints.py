@@ -111,6 +111,8 @@ def _reason(error: BaseException) -> str:
     """The last line of an error, or of the first process's error among those of all processes."""
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
+    if not isinstance(error, Exception):
+        raise error
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
 

@@ -284,14 +284,16 @@ class _Run:
         progress.pause()
         sums: dict[str, Tensor] = {}
         count = 0
-        with self._averaged(), self._autocast():
+        with self._averaged():
             size = self.recipe.validation.batch_size
             for batch, seeds in held_out_batches(self.held_out, size, self.recipe.seed, self.world):
-                for name, each in self.task.validate(batch, seeds).items():
+                with self._autocast():  # not around the data: scenes are rendered in fp32
+                    values = self.task.validate(batch, seeds)
+                for name, each in values.items():
                     sums[name] = sums.get(name, 0) + each.double().sum()
                 count += len(seeds)
-        values = mean_over_world(torch.stack(list(sums.values())) / count, self.world).tolist()
-        held = dict(zip(sums, values, strict=True))
+        means = mean_over_world(torch.stack(list(sums.values())) / count, self.world).tolist()
+        held = dict(zip(sums, means, strict=True))
         if self.held_out_curve is not None:
             self.held_out_curve.add([{"step": self.step, **held}])
         progress.say(f"{self.recipe.name}: held out at step {self.step}: {_words(held)}")
@@ -301,7 +303,7 @@ class _Run:
     @torch.no_grad()
     def _sample(self, progress: Progress) -> None:
         progress.pause()
-        with self._averaged(), self._autocast(), torch.random.fork_rng():
+        with self._averaged(), torch.random.fork_rng():
             modules = usable_modules(self.task, self.world)
             if self.world.main:
                 sheet = write_samples(self.out / "samples", self.step, self.task.sample(modules))
@@ -376,7 +378,7 @@ class _Run:
         progress.pause()
         with self._averaged():
             if finish:
-                with torch.no_grad(), self._autocast():
+                with torch.no_grad():
                     self.task.finish()
             folder = export_task(self.task, self.out / "export", self.world)
         progress.say(f"{self.recipe.name}: exported to {folder}")

@@ -3,38 +3,14 @@ import torch
 
 from longtake.errors import BadRecipe
 from longtake.pipelines import VideoPipeline
-from longtake.tokenizers.causal_vae import CausalVAE
 from longtake.training.curves import read_curve
 from longtake.training.loop import run
 from longtake.training.parallel import World
 from longtake.training.recipe import resolve
 from longtake.training.tasks.generator import GeneratorTask
-from longtake.training.text_encoder import small_t5, train_tokenizer
 from longtake.video import read_clip
 
 WORLD = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """Folder with an untrained tokenizer and text encoder."""
-    root = tmp_path_factory.mktemp("parts")
-    torch.manual_seed(0)
-    vae = CausalVAE(
-        base_width=8,
-        latent_channels=4,
-        multipliers=(1, 2, 2),
-        patch_size=1,
-        latents_mean=[0.1] * 4,
-        latents_std=[0.5] * 4,
-    )
-    vae.save_pretrained(root / "tokenizer")
-    words = train_tokenizer(["a red ball rolls", "a blue cube bounces"], vocab_size=300, max_length=24)
-    from transformers import T5EncoderModel
-
-    T5EncoderModel(small_t5(len(words), width=16, layers=1, heads=2).config).save_pretrained(root / "text_encoder")
-    words.save_pretrained(root / "text_tokenizer")
-    return root
 
 
 @pytest.fixture
