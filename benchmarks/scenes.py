@@ -79,7 +79,7 @@ def shares(scenes: list[Scene], rounds: int) -> dict[str, float]:
             setattr(rendering, name, original[name])
         Stage.directions = original["directions"]  # type: ignore[method-assign]
     median = {step: statistics.median(one[step] for one in found) for step in found[0]}
-    return median | {"other": 1 - sum(median.values())}
+    return median | {"other": 1.0 - sum(median.values(), 0.0)}
 
 
 def main() -> None:

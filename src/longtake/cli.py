@@ -122,15 +122,28 @@ def data_render(
     seed: Annotated[int, typer.Option(help="Clip i is the scene of seed + i.")] = 0,
     frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 17,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "64x64",
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 8.0,
+    split: Annotated[str, typer.Option(help="train, held-out (combinations that train never shows) or all.")] = "train",
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Draw figures, capsules and all colours and textures too.")
+    ] = False,
     dense: Annotated[bool, typer.Option("--dense", help="Also masks, depth, normals and flow, as .npz.")] = False,
 ) -> None:
     """Render scenes to videos, each with its ground truth as JSON."""
     height, width = _size(size)
-    from longtake.data.scenes.export import render_folder
+    from longtake.data.scenes import SceneOptions, render_folder
 
-    shown = sys.stdout.isatty()
     table = render_folder(
-        out, count, first_seed=seed, frames=frames, height=height, width=width, dense=dense, progress=shown
+        out,
+        count,
+        SceneOptions.everything(split) if everything else SceneOptions(split=split),
+        first_seed=seed,
+        frames=frames,
+        height=height,
+        width=width,
+        fps=fps,
+        dense=dense,
+        progress=sys.stdout.isatty(),
     )
     print(f"{out}  {count} clips of {frames} frames {width}x{height}, listed in {table.name}")
 

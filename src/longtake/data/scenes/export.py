@@ -158,7 +158,7 @@ def _dense(truth: Truth) -> bytes:
         "covisible": truth.covisible[0].numpy(),
     }
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

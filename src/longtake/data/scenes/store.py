@@ -91,7 +91,7 @@ def read_index(root: str | Path) -> SceneIndex:
         data = json.loads(path.read_text())
         if data.pop("format") != FORMAT:
             raise ValueError("another format")
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("options").items()}
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("options").items()}
         return SceneIndex(options=SceneOptions(**options), **data)
     except FileNotFoundError:
         raise BadData(f"No pre-rendered scenes in {root}: index.json is missing; prerender writes it.") from None
