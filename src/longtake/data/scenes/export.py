@@ -47,6 +47,8 @@ def render_folder(
 ) -> Path:
     """Render clips with their ground truth into a folder; go on if some are there.
 
+    The mp4 of an odd height or width has one row or column more than the truth, a copy of the last one.
+
     Args:
         out: the folder, made if missing (its parent must exist).
         count: clips; clip ``i`` is ``sample_scene(first_seed + i, options)``.
