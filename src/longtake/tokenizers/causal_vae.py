@@ -254,7 +254,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
         vae = cls(**config_from_diffusers(config))
         vae.load_state_dict(source)
         first = next(iter(source.values()))
-        return nn.Module.to(vae, device=first.device, dtype=first.dtype)  # ModelMixin.to warns of what is not so here
+        nn.Module.to(vae, device=first.device, dtype=first.dtype)  # ModelMixin.to warns of what is not so here
+        return vae
 
     def to_diffusers(self) -> nn.Module:
         """A copy of this tokenizer as diffusers' `AutoencoderKLWan`, with the same outputs; diffusers' latents are raw."""

@@ -47,7 +47,7 @@ def write_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         barrier(world)
-        with _quiet():
+        with _quiet():  # pyright: ignore[reportCallIssue]
             writer = dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
             dcp.save(tensors, storage_writer=writer, no_dist=world.size == 1)
         save_file(_random_states(world), partial / f"random-{world.rank}.safetensors")
@@ -94,7 +94,7 @@ def read_checkpoint(folder: Path, tensors: dict[str, Tensor], world: World) -> d
         BadRecipe: the checkpoint is of another network or optimiser than the tensors.
     """
     try:
-        with _quiet():
+        with _quiet():  # pyright: ignore[reportCallIssue]
             dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=world.size == 1)
     except (Exception, CheckpointException) as error:
         raise BadRecipe(

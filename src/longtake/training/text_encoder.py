@@ -124,7 +124,7 @@ def small_t5(
         dropout_rate=0.0,
         feed_forward_proj="gated-gelu",
         relative_attention_max_distance=64,
-        decoder_start_token_id=0,
+        decoder_start_token_id=0,  # pyright: ignore[reportCallIssue]
         pad_token_id=0,
         eos_token_id=1,
     )

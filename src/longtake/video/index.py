@@ -157,7 +157,7 @@ def index_video(path: Path, by_decoding: bool = False) -> VideoIndex:
         if not by_decoding and not _packets_tell(seen, first.pts):
             return index_video(path, by_decoding=True)
         shown = seen.decoded if by_decoding else sorted(seen.pts)
-        timed = None not in shown and all(a < b for a, b in pairwise(shown))
+        timed = None not in shown and all(a < b for a, b in pairwise(shown))  # pyright: ignore[reportOperatorIssue]
         rate = float(stream.average_rate or stream.guessed_rate or _DEFAULT_RATE)
         unit = stream.time_base
         if not timed or unit is None:
