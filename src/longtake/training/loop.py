@@ -334,6 +334,7 @@ class _Run:
             f"model.{name}.{inner}": value.detach()
             for name, module in self.task.modules.items()
             for inner, value in module.state_dict().items()
+            if inner not in _tied(module)
         }
         tensors |= {f"ema.{name}": value for name, value in self.ema.tensors.items()}
         return tensors | {
@@ -408,3 +409,9 @@ class _Run:
 
 def _words(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def _tied(module: nn.Module) -> set[str]:
+    """Second names of parameters that a module holds under several, such as T5's embedding."""
+    first = {name for name, _ in module.named_parameters()}
+    return {name for name, _ in module.named_parameters(remove_duplicate=False)} - first
