@@ -26,6 +26,7 @@ Where the paper is silent:
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -79,10 +80,10 @@ class BlockModulation(nn.Module):
 
     def forward(self, cond: BlockCondition) -> tuple[Tensor, ...]:
         """Return six float32 tensors (B, 1, D)."""
-        if self.projection is not None:
+        if self.table is None or cond.shared is None:
             parts = self.projection(cond.total)
         else:
-            parts = cond.shared + self.table.float()  # pyright: ignore[reportOptionalOperand, reportOptionalMemberAccess]
+            parts = cond.shared + self.table.float()
         return parts.unsqueeze(2).unbind(1)
 
 
@@ -249,12 +250,12 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
             raise BadInput(f"modulation {modulation!r} is unknown; use 'block' or 'shared'")
         if dual_blocks + single_blocks < 1:
             raise BadInput("0 blocks; dual_blocks + single_blocks must be at least 1")
-        self.patch = tuple(patch)
+        self.patch = patch = (patch[0], patch[1], patch[2])  # a saved configuration gives a list
         volume = patch[0] * patch[1] * patch[2]
         self.embed = nn.Linear((2 * latent_channels + mask_channels) * volume, width)
         self.text_embed = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width))
         self.type_vectors = nn.Parameter(torch.randn(2, width) * 0.02)  # video, text
-        self.positions = FactorisedPositions(tuple(absolute_size), width) if absolute else None
+        self.positions = FactorisedPositions(absolute_size, width) if absolute else None
         self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.pooled_embed = nn.Linear(text_width, width) if pooled_text else None
         self.shared_modulation = ModulationProjection(width, PARTS) if modulation == "shared" else None
@@ -278,11 +279,11 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         self.gradient_checkpointing = False
 
     @torch.no_grad()
-    def set_black_latents(self, tokenizer: nn.Module, size: int = 64) -> None:
+    def set_black_latents(self, tokenizer: Any, size: int = 64) -> None:
         """Store the latent of a black image, encoded by the tokenizer that this model is trained with.
 
         Args:
-            tokenizer: has `encode(pixels (1, 3, 1, size, size) in [-1, 1]) -> latents (1, C, 1, h, w)`.
+            tokenizer: a module with `encode(pixels (1, 3, 1, size, size) in [-1, 1]) -> latents (1, C, 1, h, w)`.
             size: pixels on a side; the latent in the middle is taken, away from what padding does at the edges.
         """
         weight = next(tokenizer.parameters())
@@ -350,8 +351,9 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
     def _block_condition(
         self, timestep: Tensor, text: Tensor, text_mask: Tensor | None, grid: TokenGrid, info: StepInfo | None
     ) -> BlockCondition:
-        first, act, second = self.time_embed
-        time = linear_fp32(second, act(linear_fp32(first, timestep_features(timestep))))
+        time = timestep_features(timestep)
+        for layer in self.time_embed:
+            time = linear_fp32(layer, time) if isinstance(layer, nn.Linear) else layer(time)
         rest = None
         if self.pooled_embed is not None:
             keep = torch.ones_like(text[..., :1]) if text_mask is None else text_mask[..., None].to(text.dtype)

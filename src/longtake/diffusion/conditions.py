@@ -184,7 +184,9 @@ class Conditions:
         mask = None
         if any(c.text_mask is not None or c.text.shape[1] < length for c in (self, other)):
             mask = torch.cat([F.pad(c.mask_or_ones(), (0, length - c.text.shape[1])) for c in (self, other)])
-        frames = None if self.frames is None else torch.cat([self.frames, other.frames])
+        frames = None
+        if self.frames is not None and other.frames is not None:
+            frames = torch.cat([self.frames, other.frames])
         return Conditions(torch.cat(padded), mask, frames)
 
     def mask_or_ones(self) -> Tensor:

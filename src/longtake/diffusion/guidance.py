@@ -86,7 +86,10 @@ def apg(
 class Guider(Protocol):
     """How a sampling loop guides. `memory` is a fresh, empty mapping in every run: what is kept between steps."""
 
-    scale: float  # 1 means that the prediction without the prompt is never asked for
+    @property
+    def scale(self) -> float:
+        """Strength; 1 means that the prediction without the prompt is never asked for."""
+        ...
 
     def __call__(
         self, cond: Tensor, null: Tensor, x: Tensor, sigma: float, memory: MutableMapping[str, Tensor]

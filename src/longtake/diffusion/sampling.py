@@ -40,7 +40,8 @@ def velocity_denoiser(backbone: "ModelMixin") -> Denoiser:
 
     def denoise(x: Tensor, info: StepInfo, conditions: Conditions) -> Tensor:
         given = conditions.to(x.device, backbone.dtype)
-        timestep = torch.full((x.shape[0],), info.sigma * TIMESTEPS, device=x.device)
+        level = info.t if info.sigma is None else info.sigma * TIMESTEPS  # some schedulers round their timesteps
+        timestep = torch.full((x.shape[0],), level, device=x.device)
         return backbone(x.to(backbone.dtype), timestep, given.text, given.text_mask, given.frames, info=info).float()
 
     return denoise
@@ -94,31 +95,20 @@ def sample(
     if steps < 1:
         raise BadInput(f"{steps} sampling steps; use at least 1")
     kind = prediction_kind(scheduler)
-    guided = null is not None and guider is not None and guider.scale != 1
-    both = null.join(cond) if guided and batched else None
+    velocity_at = _guided(denoiser, cond, null, guider, batched)
     accepts = signature(scheduler.step).parameters
     extra = {"generator": list(generators)} if generators is not None and "generator" in accepts else {}
 
     scheduler.set_timesteps(steps, device=noise.device)
     x = noise.float() * getattr(scheduler, "init_noise_sigma", 1.0)
     total, trained = len(scheduler.timesteps), scheduler.config.num_train_timesteps
-    memory: dict[str, Tensor] = {}
     for index, t in enumerate(scheduler.timesteps):
         if kind == "flow":
             alpha, point, sigma = 0.0, x, float(scheduler.sigmas[index])
         else:
             alpha, point, sigma = _onto_flow(scheduler, index, t, x)
         info = StepInfo(run, index, total, float(t), float(t) / trained, sigma, "cond")
-        if not guided:
-            velocity = denoiser(point, info, cond)
-        else:
-            if both is not None:
-                together = denoiser(torch.cat([point, point]), replace(info, branch="cond_uncond"), both)
-                without, with_prompt = together.chunk(2)
-            else:
-                with_prompt = denoiser(point, info, cond)
-                without = denoiser(point, replace(info, branch="uncond"), null)
-            velocity = guider(with_prompt, without, point, sigma, memory)
+        velocity = velocity_at(point, info)
         output = velocity if kind == "flow" else _from_velocity(kind, velocity, point, sigma, alpha)
         if kind == "flow" and index == total - 1 and scheduler.sigmas[-1] > 0:
             x = point - sigma * velocity  # DEIS and SA stop above 0 and would leave noise: take the data predicted here
@@ -127,6 +117,27 @@ def sample(
         if on_step is not None:
             on_step(info, x)
     return x
+
+
+def _guided(
+    denoiser: Denoiser, cond: Conditions, null: Conditions | None, guider: Guider | None, batched: bool
+) -> Callable[[Tensor, StepInfo], Tensor]:
+    """(point, info of the "cond" branch) -> guided velocity, of one run."""
+    if null is None or guider is None or guider.scale == 1:
+        return lambda point, info: denoiser(point, info, cond)
+    memory: dict[str, Tensor] = {}
+    both = null.join(cond) if batched else None
+
+    def velocity_at(point: Tensor, info: StepInfo) -> Tensor:
+        if both is None:
+            with_prompt = denoiser(point, info, cond)
+            without = denoiser(point, replace(info, branch="uncond"), null)
+        else:
+            together = denoiser(torch.cat([point, point]), replace(info, branch="cond_uncond"), both)
+            without, with_prompt = together.chunk(2)
+        return guider(with_prompt, without, point, info.sigma or 0.0, memory)
+
+    return velocity_at
 
 
 def prediction_kind(scheduler: "SchedulerMixin") -> str:
