@@ -10,15 +10,15 @@ from longtake.errors import BadData
 from longtake.pipelines.text import encode_prompts, load_text_encoder
 from longtake.training.text_encoder import scene_pairs, train_text_encoder, train_tokenizer
 
-COLOURS, SHAPES = ("red", "green", "blue", "black"), ("ball", "cube", "cone")
+COLOURS, SHAPES = ("red", "blue"), ("ball", "cube")
 
 
 def captions() -> list[tuple[str, str]]:
-    """Two objects, two paraphrases; the line lists them sorted, whatever order the caption has."""
+    """Two objects, two paraphrases; the line lists the objects in the order of the first."""
     pairs = []
     for a in [(c, s) for c in COLOURS for s in SHAPES]:
         for b in [(c, s) for c in COLOURS for s in SHAPES]:
-            line = " ; ".join(sorted((" ".join(a), " ".join(b))))
+            line = f"{' '.join(a)} ; {' '.join(b)}"
             pairs.append((f"a {a[0]} {a[1]} near a {b[0]} {b[1]}", line))
             pairs.append((f"one {b[1]} is {b[0]}, one {a[1]} is {a[0]}", line))
     return pairs
@@ -40,17 +40,19 @@ def test_tokenizer_knows_caption_words_and_reads_everything_else():
         assert tokenizer.decode(ids, skip_special_tokens=True).strip() == prompt.lower()
 
 
-def test_training_learns_to_bind_and_saves_what_pipelines_load(tmp_path: Path):
+def test_training_binds_words_in_every_single_state_and_saves_what_pipelines_load(tmp_path: Path):
     pairs = captions()
     report = train_text_encoder(
-        pairs, tmp_path, steps=120, batch=32, width=48, layers=2, vocab_size=700, held_out=pairs[::7]
+        pairs, tmp_path, steps=200, batch=24, width=48, layers=2, vocab_size=600, held_out=pairs * 4
     )
-    # Guessing each word from the caption's words alone, without binding, stays near 0.7.
-    assert report["accuracy"] > 0.85
+    # ";" and the end are always right: 2 of 6. Colours and shapes without knowing whose they are: at most 0.83.
+    assert report["accuracy"] > 0.95
+    assert report["accuracy_of_one_state"] > 0.9
     assert json.loads((tmp_path / "text_encoder.json").read_text()) == report
     tokenizer, encoder = load_text_encoder(tmp_path / "text_encoder", tmp_path / "text_tokenizer")
-    states, _ = encode_prompts(["a red ball near a blue cube", "a blue ball near a red cube"], tokenizer, encoder)
-    assert states.shape == (2, 8, 48) and (states[0] - states[1]).abs().max() > 0.1
+    prompts = ["a red ball near a blue cube", "a red cube near a blue ball"]
+    ball, cube = encode_prompts(prompts, tokenizer, encoder)[0][:, 1]
+    assert (ball - cube).norm() > 0.2 * ball.norm()  # "red" says what is red
 
 
 def test_same_seed_gives_the_same_weights(tmp_path: Path):

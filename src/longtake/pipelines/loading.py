@@ -40,14 +40,16 @@ def load(name: str | Path = "starter", *, dtype: str | torch.dtype | None = None
     where = _device(device)
     kind = _dtype(dtype, where)
     try:
-        pipe = VideoPipeline.from_pretrained(str(folder), dtype=kind, low_cpu_mem_usage=False)
+        # Through float32 to float16, which rounds otherwise than the tokenizer's hash does (see `check_tokenizer`).
+        first = torch.float32 if kind == torch.float16 else kind
+        pipe = VideoPipeline.from_pretrained(str(folder), dtype=first, low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UnknownModel(f"'{name}' does not load as a pipeline: {_first_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
     pipe.register_to_config(_name_or_path=str(name))
     for network in (pipe.tokenizer, pipe.transformer, pipe.text_encoder):
         network.eval().requires_grad_(False)
-    return pipe.to(where)
+    return pipe.to(where, kind)
 
 
 def load_tokenizer(name: str | Path = "starter", *, device: str = "cpu") -> CausalVAE:

@@ -108,8 +108,12 @@ class VideoPipeline(DiffusionPipeline):
         self.check_tokenizer()
 
     def check_tokenizer(self) -> None:
-        """Raise UnknownModel when the tokenizer is not the one that the transformer was trained with."""
-        if self.tokenizer is self._checked_tokenizer:
+        """Raise UnknownModel when the tokenizer is not the one that the transformer was trained with.
+
+        Weights are compared after rounding to bfloat16, so copies in float32 and bfloat16 agree. A float16 copy of
+        float32 weights was rounded twice by then and cannot be compared; `load` compares before it casts.
+        """
+        if self.tokenizer is self._checked_tokenizer or self.tokenizer.dtype == torch.float16:
             return
         found, expected = _fingerprint(self.tokenizer), self.config.tokenizer_hash
         if found != expected:
