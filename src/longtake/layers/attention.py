@@ -11,8 +11,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, scale
     """Scaled dot-product attention.
 
     Small ones in bf16 on a CPU are computed as two plain matrix products: torch's fused kernel runs there at the speed
-    of float32, up to three times slower. Scores are then rounded to bf16, which raises the error against float64 from
-    3.3e-3 to 4.7e-3 of the result (benchmarks/backbone.py measures both).
+    of float32 and takes 1.6 to 2.9 times as long. Scores are then rounded to bf16, which raises the error against
+    float64 from 3.7e-3 to 5.0e-3 of the result (benchmarks/layers.py measures both).
 
     Args:
         q: (B, H, N, D). k, v: (B, H, M, D). Any strides whose last is 1 are fine.
@@ -43,7 +43,7 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 class FeedForward(nn.Module):
     """Linear, GELU, Linear: (..., width) -> (..., width) through `inner` features.
 
-    The exact GELU, not its tanh form: torch computes it five times faster on a CPU.
+    The exact GELU, not its tanh form: torch computes it in less than half the time on a CPU.
     """
 
     def __init__(self, width: int, inner: int):
