@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from longtake.training.curves import read_curve
 
 TOY = Path(__file__).with_name("toy.py")
@@ -27,15 +29,17 @@ def start(out, *words):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # three processes, one behind the other
 def test_a_run_killed_twice_has_the_curve_of_an_unbroken_one(tmp_path):
     unbroken = start(tmp_path / "unbroken")
     for words in ([], ["resume=true"]):
-        process = start(tmp_path / "killed", "delay=0.01", *words)
+        process = start(tmp_path / "killed", "delay=0.02", *words)
         curve, rows = tmp_path / "killed" / "loss.csv", 0
         before = len(read_curve(curve)) if curve.exists() else 0
         while rows < before + 9:  # 9 more steps, so a checkpoint or two
             assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.01)
+            time.sleep(0.05)
             rows = len(read_curve(curve)) if curve.exists() else 0
             before = min(before, rows)  # the resumed run cuts the rows behind its checkpoint
         process.send_signal(signal.SIGKILL)
@@ -49,13 +53,14 @@ def test_a_run_killed_twice_has_the_curve_of_an_unbroken_one(tmp_path):
         assert expected[-1]["step"] == 60
 
 
+@pytest.mark.timeout(600)
 def test_ctrl_c_in_a_terminal_ends_with_a_checkpoint(tmp_path):
     """It reaches the worker processes as well, which must not die of it before the training does."""
     process = start(tmp_path / "run", "delay=0.02", "data.workers=2", "validation.every=0")
     curve = tmp_path / "run" / "loss.csv"
     while not curve.exists() or len(read_curve(curve)) < 3:
         assert process.poll() is None
-        time.sleep(0.02)
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait() == 0
     last = read_curve(curve)[-1]["step"]

@@ -37,7 +37,7 @@ def batch(count=4):
 
 def test_it_learns_measures_its_latents_and_exports(tmp_path):
     result = run(recipe(tmp_path))
-    assert result.after["loss"] < 0.8 * result.before["loss"]
+    assert result.after["loss"] < 0.9 * result.before["loss"]
     assert result.after["psnr"] > result.before["psnr"]
     assert read_curve(tmp_path / "loss.csv")[0].keys() >= {"loss", "l1", "kl"}
     vae = CausalVAE.from_pretrained(tmp_path / "export")
