@@ -77,4 +77,6 @@ def test_classes_and_resampling_in_the_report(tmp_path: Path, write_video: Calla
     assert (report.layout, report.classes, report.preset) == ("L1", 2, "ours+")
     assert report.clip_seconds == pytest.approx((1.0, 1.0))
     assert "2 of 2, 2 classes" in format_report(report)
-    assert not any("frame rates" in note for note in report.notes)
+    assert report.notes == ()
+    faster = FolderOptions(frames=5, height=16, width=16, fps=20.0)
+    assert check(tmp_path, faster, progress=False).notes[0].startswith("2 videos are slower than 20 fps")

@@ -71,7 +71,7 @@ def test_l4_frame_folders_of_any_depth_in_numeric_order(tmp_path: Path) -> None:
     listing = list_sources(tmp_path / "sky_train")
     assert (listing.layout, listing.split) == ("L4", "train")
     assert [source.name for source in listing.sources] == ["x/clip", "y"]
-    assert listing.sources[0].frames == ("v_x_1.jpg", "v_x_9.jpg", "v_x_10.jpg", "v_x_100.jpg")
+    assert tuple(listing.sources[0].frames) == ("v_x_1.jpg", "v_x_9.jpg", "v_x_10.jpg", "v_x_100.jpg")
 
 
 def test_l4_names_that_tie_are_a_problem_of_their_folder(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_l5_folders_and_zip_with_labels(tmp_path: Path) -> None:
             ("v1", 3, 2),
             ("v2", 5, 1),
         ]
-    assert list_sources(tmp_path / "d.zip").sources[0].frames == ("v1/000000.jpg", "v1/000001.jpg")
+    assert tuple(list_sources(tmp_path / "d.zip").sources[0].frames) == ("v1/000000.jpg", "v1/000001.jpg")
     (tmp_path / "d" / "dataset.json").write_text("[]")
     with pytest.raises(BadData, match=r"dataset\.json"):
         list_sources(tmp_path / "d")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from longtake.data.frames import read_frames
 from longtake.data.layouts import LAYOUTS
-from longtake.data.presets import FolderOptions
+from longtake.data.presets import FolderOptions, Preset
 from longtake.data.survey import Piece, survey
 from longtake.errors import BadVideo
 from longtake.video import VideoReader
@@ -93,7 +93,7 @@ def check(
         prompts=tuple(prompts)[:3],
         problems=tuple(problems),
         ignored=dict(listing.ignored),
-        notes=_notes(pieces, preset.height, preset.width, len(rates) > 1 and preset.fps is None),
+        notes=_notes(pieces, preset, len(rates) > 1),
     )
 
 
@@ -148,12 +148,15 @@ def _damage(piece: Piece, chunk: int = 64) -> str:
     return ""
 
 
-def _notes(pieces: Sequence[Piece], height: int, width: int, mixed_rates: bool) -> tuple[str, ...]:
-    notes = []
-    small = sum(piece.facts.height < height or piece.facts.width < width for piece in pieces)
+def _notes(pieces: Sequence[Piece], preset: Preset, mixed_rates: bool) -> tuple[str, ...]:
+    notes, rate = [], preset.fps or 0.0
+    small = sum(piece.facts.height < preset.height or piece.facts.width < preset.width for piece in pieces)
     if small:
-        notes.append(f"{small} videos are smaller than {width}x{height} and are enlarged")
-    if mixed_rates:
+        notes.append(f"{small} videos are smaller than {preset.width}x{preset.height} and are enlarged")
+    slow = sum(piece.facts.fps < 0.99 * rate for piece in pieces)
+    if slow:
+        notes.append(f"{slow} videos are slower than {rate:g} fps and repeat frames: lower fps, or leave them out")
+    if mixed_rates and preset.fps is None:
         notes.append("frame rates differ: set fps to make all clips play at one speed")
     bare = sum(not piece.source.prompts for piece in pieces)
     if bare:

@@ -1,7 +1,9 @@
 """Frames of one video among many in a folder tree or a .zip, whose file names are known already."""
 
+import re
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +13,40 @@ from torch import Tensor
 
 from longtake.errors import BadImage, BadVideo
 from longtake.video.images import decode_image
+
+
+@dataclass(frozen=True)
+class NumberedNames(Sequence[str]):
+    """File names that count up, in the space of one: prefix, number of so many digits, suffix."""
+
+    prefix: str
+    digits: int
+    numbers: range
+    suffix: str
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place):  # an index, or a slice as of any sequence
+        if isinstance(place, slice):
+            return [self._name(number) for number in self.numbers[place]]
+        return self._name(self.numbers[place])
+
+    def _name(self, number: int) -> str:
+        return f"{self.prefix}{number:0{self.digits}d}{self.suffix}"
+
+
+def pack_names(names: Sequence[str]) -> Sequence[str]:
+    """Keep file names in as little as possible: a data set of frame folders has millions of them."""
+    parts = [re.fullmatch(r"(.*?)(\d+)(\D*)", name, re.DOTALL) for name in (names[0], names[-1])]
+    if parts[0] is None or parts[1] is None:
+        return tuple(names)
+    (prefix, first, suffix), last = parts[0].groups(), parts[1].group(2)
+    step = max(1, (int(last) - int(first)) // max(1, len(names) - 1))
+    numbers = range(int(first), int(last) + 1, step)
+    packed = NumberedNames(prefix, len(first) if first.startswith("0") else 1, numbers, suffix)
+    same = len(packed) == len(names) and all(a == b for a, b in zip(packed, names, strict=True))
+    return packed if same else tuple(names)
 
 
 def read_frames(

@@ -21,11 +21,12 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from longtake.data.frames import pack_names
 from longtake.errors import BadData, BadVideo, UnknownName, nearest
 from longtake.video.folders import order_frames
 from longtake.video.images import IMAGE_SUFFIXES
@@ -62,7 +63,7 @@ class Source:
 
     path: Path
     name: str
-    frames: tuple[str, ...] = ()
+    frames: Sequence[str] = ()
     prompts: tuple[str, ...] = ()
     label: int | None = None
     start: float | None = None
@@ -231,7 +232,7 @@ def _list_frames(tree: _Tree, layout: str | None, split: str | None) -> Listing:
             problems.append((str(folder), "L5 wants each frame folder right below the root"))
             continue
         try:
-            frames = tuple(order_frames(tree.root / folder, tree.images[folder]))
+            frames = pack_names(order_frames(tree.root / folder, tree.images[folder]))
         except BadVideo as error:
             problems.append((str(folder), str(error)))
             continue
@@ -261,7 +262,7 @@ def _list_zip(root: Path, split: str | None) -> Listing:
     sources, problems = [], []
     for folder, files in folders.items():
         try:
-            frames = tuple(f"{folder}/{file}" for file in order_frames(root / folder, files))
+            frames = pack_names([f"{folder}/{file}" for file in order_frames(root / folder, files)])
         except BadVideo as error:
             problems.append((folder, str(error)))
             continue
