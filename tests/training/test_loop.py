@@ -10,7 +10,7 @@ from toy import Toy, Vectors, toy_recipe, train_toy
 from longtake.errors import BadData, BadOutput, BadRecipe, TrainingDiverged
 from longtake.training.checkpoints import find_checkpoint, read_state
 from longtake.training.curves import read_curve
-from longtake.training.loop import run, train
+from longtake.training.launch import run, train
 
 
 def losses(out):
@@ -26,9 +26,9 @@ def test_training_learns_and_leaves_what_a_run_leaves(tmp_path):
         "samples": {"every": 30},
         "checkpoint": {"every": 25},
     }
-    result, task = train_toy(tmp_path / "run", changes)
+    result, _ = train_toy(tmp_path / "run", changes)
     out = tmp_path / "run"
-    assert (result.step, result.stopped, task.finished) == (60, "finished", 1)
+    assert (result.step, result.stopped) == (60, "finished")
     assert result.after["loss"] < 0.7 * result.before["loss"]
     curve = read_curve(out / "loss.csv")
     assert [row["step"] for row in curve] == list(range(1, 61))
@@ -47,6 +47,20 @@ def test_the_export_holds_the_average_not_the_last_weights(tmp_path):
     last = task.net.state_dict()
     assert exported.keys() == last.keys()
     assert all(not torch.equal(exported[name], last[name]) for name in last)
+
+
+def test_a_run_under_way_is_exported_on_request_and_goes_on_as_if_it_had_not(tmp_path):
+    train_toy(tmp_path / "whole")
+    with pytest.raises(BadOutput, match="no checkpoint"):
+        train_toy(tmp_path / "parts", export_only=True)
+    train_toy(tmp_path / "parts", {"minutes": 0.0})
+    result, task = train_toy(tmp_path / "parts", export_only=True)
+    assert (result.step, result.stopped, task.calls) == (1, "export", 0)
+    exported = load_file(tmp_path / "parts" / "export" / "net.safetensors")
+    saved = load_file(next((tmp_path / "parts" / "checkpoints" / "step-00000001").glob("shard-*")))
+    assert all(torch.equal(value, saved[f"ema.net.{name}"]) for name, value in exported.items())
+    train_toy(tmp_path / "parts", resume=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
 def test_validation_uses_the_average_and_does_not_touch_the_training(tmp_path):

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from longtake.training.loop import Result, run
+from longtake.training.launch import run
+from longtake.training.loop import Result
 from longtake.training.parallel import World
 from longtake.training.recipe import Recipe, resolve
 from longtake.training.tasks import seeded_noise
@@ -77,7 +78,6 @@ class Toy:
         self.world, self.delay = world, delay
         self.poison_at: int | None = None  # call number whose loss is not finite
         self.calls = 0
-        self.finished = 0
 
     def data(self) -> tuple[Any, Any]:
         held_out = Vectors()
@@ -98,9 +98,6 @@ class Toy:
     def sample(self, modules: dict[str, nn.Module]) -> list[tuple[str, Clip]]:
         return [("grey", Clip(torch.zeros(1, 3, 5, 16, 16), 8.0))]
 
-    def finish(self) -> None:
-        self.finished += 1
-
     def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:
         save_file(modules["net"].state_dict(), folder / "net.safetensors")
 
@@ -115,6 +112,7 @@ def train_toy(
     changes: dict[str, Any] | None = None,
     *,
     resume: bool = False,
+    export_only: bool = False,
     dropout: float = 0.0,
     delay: float = 0.0,
     poison_at: int | None = None,
@@ -127,7 +125,7 @@ def train_toy(
         made[0].poison_at = poison_at
         return made[0]
 
-    return run(toy_recipe(out, changes), resume=resume, task=build), (made or [None])[0]
+    return run(toy_recipe(out, changes), resume=resume, export_only=export_only, task=build), (made or [None])[0]
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Training: recipes, the loop, and what is trained."""
 
-from longtake.training.loop import Result, train
+from longtake.training.launch import run, train
+from longtake.training.loop import Result
 from longtake.training.recipe import Recipe, load_recipe
 
-__all__ = ["Recipe", "Result", "load_recipe", "train"]
+__all__ = ["Recipe", "Result", "load_recipe", "run", "train"]

@@ -9,7 +9,7 @@ processes, each sample has a seed of its own, and gradients are means over equal
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from longtake.data.order import mix_seed
-from longtake.errors import BadOutput, BadRecipe, TrainingDiverged
+from longtake.errors import BadRecipe, TrainingDiverged
 from longtake.training.batches import Stream, held_out_batches
-from longtake.training.checkpoints import find_checkpoint, read_checkpoint, read_state, write_checkpoint
+from longtake.training.checkpoints import find_checkpoint, read_checkpoint, write_checkpoint
 from longtake.training.curves import Curve, draw_curves, open_board
 from longtake.training.ema import Ema
 from longtake.training.export import export_task, usable_modules, write_samples
@@ -33,17 +32,15 @@ from longtake.training.parallel import (
     any_in_world,
     barrier,
     forget_gathered,
-    joined_world,
     local,
     mean_over_world,
     shard,
     whole,
 )
 from longtake.training.progress import Progress, clock
-from longtake.training.recipe import Recipe, data_parts, load_recipe, to_yaml
+from longtake.training.recipe import Recipe, data_parts
 from longtake.training.schedule import rate_share
-from longtake.training.stopping import stop_flag
-from longtake.training.tasks import Batch, Task, build_task
+from longtake.training.tasks import Batch, Task
 
 
 @dataclass
@@ -52,7 +49,7 @@ class Result:
 
     Attributes:
         out: the run's folder. export: the exported folder, or None.
-        step: completed steps. stopped: "finished", "time limit" or "signal".
+        step: completed steps. stopped: "finished", "time limit", "signal", or "export" where nothing was trained.
         seconds: of this and all earlier sittings.
         before, after: held-out values at step 0 and at the end (empty without validation).
     """
@@ -66,53 +63,6 @@ class Result:
     after: dict[str, float] = field(default_factory=dict)
 
 
-def train(recipe: str | Path, overrides: Sequence[str] = (), *, resume: bool = False) -> list[Result]:
-    """Train what a recipe file says, all its stages in order.
-
-    Args:
-        recipe: path of a YAML file, see `longtake.training.recipe`.
-        overrides: ``key=value`` pairs that win over the file.
-        resume: go on from the latest checkpoint of each stage (from the start where there is none).
-
-    Returns:
-        One result per stage; the last one says why training stopped.
-
-    Raises:
-        BadRecipe, BadData, BadOutput, UnknownModel: what was asked for cannot be trained.
-        TrainingDiverged: the loss or the gradient is not finite; the last good checkpoint is named.
-    """
-    results = []
-    for stage in load_recipe(recipe, overrides):
-        results.append(run(stage, resume=resume))
-        if results[-1].stopped != "finished":
-            break
-    return results
-
-
-def run(recipe: Recipe, *, resume: bool = False, task: Callable[[Recipe, World], Task] = build_task) -> Result:
-    """Train one stage; see `train`. ``task`` builds what is trained."""
-    out = Path(recipe.out)
-    with torch.random.fork_rng(), joined_world(recipe.parallel, recipe.device) as world, stop_flag() as stop:
-        begun = find_checkpoint(out / "checkpoints")
-        if begun is not None and not resume:
-            raise BadOutput(
-                f"{out} holds a training at step {read_state(begun)['step']}: resume it (--resume), or choose another "
-                "folder (out=...)."
-            )
-        if begun is not None and read_state(begun)["step"] >= recipe.steps:
-            state, export = read_state(begun), out / "export"
-            if export.is_dir() or not recipe.export:
-                made = export if recipe.export else None
-                return Result(out, state["step"], "finished", state["seconds"], made, state["before"], state["after"])
-        try:
-            (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (out / "recipe.yaml").write_text(to_yaml(recipe)) if world.main else None
-        except OSError as error:
-            raise BadOutput(f"{out}: cannot be written ({error.strerror}).") from error
-        torch.manual_seed(mix_seed(recipe.seed, 0))  # noqa: TID251  new weights and dropout draw from the global state
-        return _Run(recipe, out, world, task(recipe, world), begun).go(stop)
-
-
 class _Loss(nn.Module):
     """The task's loss as a module, which is what DDP wraps: its hooks act on `forward`."""
 
@@ -124,7 +74,7 @@ class _Loss(nn.Module):
         return self.task.loss(batch, seeds)
 
 
-class _Run:
+class Loop:
     """One stage's state: networks, optimisers, average, data order, curves."""
 
     def __init__(self, recipe: Recipe, out: Path, world: World, task: Task, begun: Path | None) -> None:
@@ -199,9 +149,16 @@ class _Run:
                 save_best = improved and recipe.checkpoint.best
                 if self._due(recipe.checkpoint.every) or save_best or stopped != "finished":
                     self._checkpoint(progress, save_best)
-            export = self._export(progress, finish=True) if recipe.export and stopped == "finished" else None
+            export = self.export(progress) if recipe.export and stopped == "finished" else None
             self._farewell(progress, stopped)
         return Result(self.out, self.step, stopped, self.seconds, export, self.before, self.held)
+
+    def only_export(self) -> Result:
+        """Export what was restored."""
+        stopped = "finished" if self.step >= self.recipe.steps else "export"
+        with Progress(self.recipe.name, self.step, self.recipe.steps, 1, quiet=not self.world.main) as progress:
+            folder = self.export(progress)
+        return Result(self.out, self.step, stopped, self.seconds, folder, self.before, self.held)
 
     def _due(self, every: int) -> bool:
         """Whether something is to be done behind this step: every so many steps and behind the last, 0 never."""
@@ -360,7 +317,7 @@ class _Run:
         if self.world.main:
             draw_curves(self.out)
         if self.recipe.checkpoint.export and self.step < self.recipe.steps:
-            self._export(progress, finish=False)
+            self.export(progress)
         progress.go_on()
 
     def _restore(self, folder: Path) -> None:
@@ -375,14 +332,12 @@ class _Run:
         self.best = math.inf if state["best"] is None else state["best"]
         self.before, self.held = state["before"], state["after"]
 
-    def _export(self, progress: Progress, *, finish: bool) -> Path:
+    def export(self, progress: Progress) -> Path:
+        """Save the networks with their averaged weights."""
         progress.pause()
-        with self._averaged():
-            if finish:
-                with torch.no_grad():
-                    self.task.finish()
+        with self._averaged(), torch.random.fork_rng():
             folder = export_task(self.task, self.out / "export", self.world)
-        progress.say(f"{self.recipe.name}: exported to {folder}")
+        progress.say(f"{self.recipe.name}: step {self.step} exported to {folder}")
         progress.go_on()
         return folder
 

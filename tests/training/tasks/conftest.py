@@ -24,7 +24,9 @@ def parts(tmp_path_factory):
         )
         vae.save_pretrained(root / "tokenizer")
         words = train_tokenizer(["a red ball rolls", "a blue cube bounces"], vocab_size=300, max_length=24)
-        encoder = T5EncoderModel(T5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
+        encoder = T5EncoderModel(
+            T5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+        )
         encoder.save_pretrained(root / "text_encoder")
         words.save_pretrained(root / "text_tokenizer")
     return root

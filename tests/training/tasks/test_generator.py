@@ -4,7 +4,7 @@ import torch
 from longtake.errors import BadRecipe
 from longtake.pipelines import VideoPipeline
 from longtake.training.curves import read_curve
-from longtake.training.loop import run
+from longtake.training.launch import run
 from longtake.training.parallel import World
 from longtake.training.recipe import resolve
 from longtake.training.tasks.generator import GeneratorTask

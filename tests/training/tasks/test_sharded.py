@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from longtake.pipelines import VideoPipeline
 from longtake.tokenizers.causal_vae import CausalVAE
 from longtake.training.curves import read_curve
-from longtake.training.loop import train
+from longtake.training.launch import train
 
 PROGRAM = """
 import sys, torch

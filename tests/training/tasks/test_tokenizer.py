@@ -6,7 +6,7 @@ import torch
 from longtake.errors import BadRecipe, BadSize
 from longtake.tokenizers.causal_vae import CausalVAE
 from longtake.training.curves import read_curve
-from longtake.training.loop import run
+from longtake.training.launch import run
 from longtake.training.parallel import World
 from longtake.training.recipe import resolve
 from longtake.training.tasks.tokenizer import TokenizerTask

@@ -4,7 +4,7 @@ import torch
 
 from longtake.training.checkpoints import find_checkpoint
 from longtake.training.curves import read_curve
-from longtake.training.loop import run
+from longtake.training.launch import run
 from longtake.training.recipe import resolve
 
 

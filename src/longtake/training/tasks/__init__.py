@@ -40,10 +40,6 @@ class Task(Protocol):
         """Return clips to look at, with captions, made by the given networks (of ``modules``' names)."""
         ...
 
-    def finish(self) -> None:
-        """Do what is left behind the last step, with the averaged weights in place: measure statistics."""
-        ...
-
     def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:
         """Save the given networks for use."""
         ...

@@ -162,8 +162,5 @@ class GeneratorTask:
             fps=sample_fps(held_out[0]),
         )
 
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
     def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:
         self.pipeline(modules).save_pretrained(str(folder))

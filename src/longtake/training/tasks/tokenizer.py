@@ -82,18 +82,20 @@ class TokenizerTask:
             clips.append((item.get("prompt", ""), Clip(torch.cat([pixels, decoded], dim=-1), sample_fps(item))))
         return clips
 
-    def finish(self) -> None:
-        """Measure mean and deviation of each latent channel on training clips and store them."""
-        recipe = self.recipe.tokenizer
-        if recipe.train == "decoder" or not recipe.measure:
-            return
-        (train, *_), _ = self.data()
-        count = min(recipe.measure_clips, len(train))
-        spread = (index * len(train) // count for index in range(count))
-        measure_statistics(self.vae, (train[index]["pixels"][None] for index in spread))
-
     def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:
-        modules["tokenizer"].save_pretrained(folder)  # type: ignore[operator]
+        """Save the tokenizer with the mean and deviation of each latent channel, measured on training clips.
+
+        Training itself goes on with the statistics that it began with.
+        """
+        vae: Any = modules["tokenizer"]
+        recipe, before = self.recipe.tokenizer, (vae.config.latents_mean, vae.config.latents_std)
+        if recipe.measure and recipe.train != "decoder":
+            (train, *_), _ = self.data()
+            count = min(recipe.measure_clips, len(train))
+            spread = (index * len(train) // count for index in range(count))
+            measure_statistics(vae, (train[index]["pixels"][None] for index in spread))
+        vae.save_pretrained(folder)
+        vae.set_statistics(*before)
 
 
 def _fixed(network: nn.Module) -> Callable[[Tensor], Tensor]:
