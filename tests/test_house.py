@@ -17,7 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "longtake"
-MODULES = sorted(SOURCE.rglob("*.py"))
+STARTERS = SOURCE / "starters"  # data, although a pipeline folder may hold a stub of Python
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if STARTERS not in path.parents)
 BIN = Path(sys.executable).parent
 
 FLOORS = "A floor imports only the floors below it"
@@ -284,7 +285,7 @@ def test_the_wheel_holds_everything_in_the_package():
 
 def test_a_starter_stays_small():
     """At most 32 MiB each, so that installing the package stays a matter of seconds."""
-    for index in (SOURCE / "starters").glob("*/model_index.json"):
+    for index in STARTERS.glob("*/model_index.json"):
         size = sum(path.stat().st_size for path in index.parent.rglob("*") if path.is_file())
         assert size <= 32 * 2**20, f"{index.parent.name}: {size / 2**20:.1f} MiB"
 
