@@ -15,8 +15,9 @@ Where the paper is silent:
   dual-stream block with tied weights.
 - RMSNorm on q and k runs over each head's features.
 - Positions: rotary over (time, height, width), head features split as in Wan (arXiv 2503.20314); text tokens are not
-  turned, which is position (0, 0, 0). Text order is the text encoder's business. Learned absolute tables, zero at the
-  start, are added to the video tokens at the input. Each of the two can be switched off.
+  turned, which is position (0, 0, 0). Learned absolute tables, zero at the start, are added to the video tokens at the
+  input. Each of the two can be switched off. The order of the text is the text encoder's business, unless
+  `text_positions` gives the words a learned table too: small encoders say little about which colour is whose.
 - A learned type vector is added to the tokens of each stream at the input.
 - modulation="block": every block projects the time condition itself (per stream in dual blocks). "shared": one
   projection for the model, plus a learned table per block (and per stream in dual blocks), as in Wan.
@@ -217,6 +218,7 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         absolute_size: lengths of the absolute tables (frames, height, width); longer grids interpolate them.
         theta: base of the rotary frequencies.
         modulation: "block" or "shared", see the module's docstring.
+        text_positions: length of a learned table added to the text tokens; 0 = none. Words past its end get its last row.
         pooled_text: add the projected mean of the text states to the time condition (not in the paper).
     """
 
@@ -242,6 +244,7 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         theta: float = 1e4,
         modulation: str = "shared",
         pooled_text: bool = False,
+        text_positions: int = 0,
     ):
         super().__init__()
         if width % heads or (rotary and (width // heads) % 2):
@@ -256,6 +259,7 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         self.text_embed = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width))
         self.type_vectors = nn.Parameter(torch.randn(2, width) * 0.02)  # video, text
         self.positions = FactorisedPositions(absolute_size, width) if absolute else None
+        self.word_positions = nn.Parameter(torch.randn(text_positions, width) * 0.1) if text_positions else None
         self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.pooled_embed = nn.Linear(text_width, width) if pooled_text else None
         self.shared_modulation = ModulationProjection(width, PARTS) if modulation == "shared" else None
@@ -336,6 +340,9 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         if self.positions is not None:
             h = h + self.positions(grid)
         words = self.text_embed(text) + self.type_vectors[1]
+        if self.word_positions is not None:
+            places = torch.arange(text.shape[1], device=text.device).clamp_max(len(self.word_positions) - 1)
+            words = words + self.word_positions[places]
         cond = self._block_condition(timestep.expand(b), text, text_mask, grid, info)
 
         for block in self.blocks:

@@ -1,6 +1,7 @@
 """The index pass: every frame's timestamp in presentation order, learnt once so that reading by number is exact."""
 
 import bisect
+import gc
 import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -26,6 +27,11 @@ _SEEKABLE = frozenset("mov matroska mpegts flv asf nut ogg mxf".split())
 _STILLS = ("image2", "_pipe")
 _PLAYLISTS = frozenset("hls dash concat concatf tty sdp rtsp".split())
 _DEFAULT_RATE = 25
+# A file that the parent dropped but had not collected yet must not be closed in a forked worker: closing waits for
+# decoder threads that only the parent has. What lives at the fork is therefore left out of the worker's collections.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)
+
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
@@ -90,12 +96,20 @@ def open_video(path: Path, stream: int | None = None, threads: int | None = None
         # "file:" keeps a name with a colon from being read as a protocol; the whitelist keeps playlists off the net.
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise BadVideo(f"{path} cannot be read as video: {reason(error)}.") from None
+        raise BadVideo(f"{path} {_why_unreadable(path, error)}.") from None
     try:
         return container, _choose_stream(path, container, stream, threads)
     except BaseException:
         container.close()
         raise
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        mp4 = file.read(8)[4:] == b"ftyp"
+    if mp4 or _promised_bytes(path) > path.stat().st_size:
+        return "is truncated or damaged: its table of contents is missing or cut off"
+    return f"cannot be read as video: {reason(error)}"
 
 
 def _check_file(path: Path) -> None:
@@ -118,9 +132,11 @@ def _choose_stream(path: Path, container: InputContainer, number: int | None, th
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if number is not None:
         moving = [s for s in moving if s.index == number]
+    if not container.streams:
+        raise BadVideo(f"{path} is truncated or damaged: no stream can be found in it.")
     if not moving:
         kinds = sorted({s.type for s in container.streams if s.type != "video"})
-        raise BadVideo(f"{path} has no video stream; it holds {' and '.join(kinds) or 'nothing'} only.")
+        raise BadVideo(f"{path} has no video stream; it holds {' and '.join(kinds) or 'a cover picture'} only.")
     stream = moving[0]
     if stream.codec_context is None:
         raise BadVideo(f"{path} uses a video codec that this build of FFmpeg cannot decode.")
