@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longtake.errors import BadImage, BadVideo
+from longtake.errors import BadImage, BadInput, BadVideo
 from longtake.video.colour import UPRIGHT
 from longtake.video.images import IMAGE_SUFFIXES, decode_image
 from longtake.video.index import VideoIndex
@@ -24,6 +24,8 @@ class FrameFolder:
     """
 
     def __init__(self, path: Path, fps: float = FOLDER_FPS) -> None:
+        if not 0 < fps < float("inf"):
+            raise BadInput(f"folder_fps is {fps}; it must be a number above zero.")
         self.path = path
         self.fallbacks = 0
         self.files = order_frames(path, _list_images(path))

@@ -20,21 +20,24 @@ from longtake.video.clip import Clip, to_uint8
 from longtake.video.colour import ACCURATE
 
 _BT709, _LIMITED = 1, 1
+_THREADS = 4  # encoders split their work by this, so it must not depend on the machine
 
 
 @dataclass(frozen=True)
 class _Codec:
     pixel_format: str
     options: tuple[tuple[str, str], ...] = ()
-    has_crf: bool = True
+    worst_crf: int = 51  # 0 where there is nothing to choose
 
 
 _CODECS = {
-    "libx264": _Codec("yuv420p", (("preset", "medium"),)),
+    # The macroblock tree of x264 (core 165, AVX-512) reads memory that it never set, so that the same clip made
+    # another file from time to time; without it, and with a fixed number of threads, it does not.
+    "libx264": _Codec("yuv420p", (("preset", "medium"), ("x264-params", "mbtree=0"))),
     "libx265": _Codec("yuv420p", (("x265-params", "log-level=error"),)),
-    "libvpx-vp9": _Codec("yuv420p", (("b", "0"), ("row-mt", "1"))),
-    "libsvtav1": _Codec("yuv420p", (("preset", "8"),)),
-    "ffv1": _Codec("bgr0", has_crf=False),
+    "libvpx-vp9": _Codec("yuv420p", (("b", "0"), ("row-mt", "1")), 63),
+    "libsvtav1": _Codec("yuv420p", (("preset", "8"),), 63),
+    "ffv1": _Codec("bgr0", worst_crf=0),
 }
 
 
@@ -51,7 +54,7 @@ def write_clip(
             RGB: what is read back equals ``to_uint8`` of what was written).
         crf: quality of the lossy codecs, 0 (best) to 51; 63 for VP9 and AV1.
 
-    4:2:0 codecs need even sizes: an odd height or width grows by one row or column, a copy of the last one. ffv1
+    The same clip and arguments make the same bytes. 4:2:0 codecs need even sizes: an odd height or width grows by one row or column, a copy of the last one. ffv1
     keeps any size.
 
     Raises:
@@ -69,6 +72,8 @@ def write_clip(
         raise BadInput(f"fps is {rate}; it must be a number above zero.")
     if codec not in _CODECS:
         raise UnknownName(f"no codec is called '{codec}'.{nearest(codec, _CODECS)}")
+    if _CODECS[codec].worst_crf and not 0 <= crf <= _CODECS[codec].worst_crf:
+        raise BadInput(f"crf is {crf}; for {codec} it is 0 (best) to {_CODECS[codec].worst_crf}.")
     path = Path(path)
     check_folder(path)
     try:
@@ -81,7 +86,7 @@ def write_clip(
 
 def _encode(pixels: Tensor, rate: Fraction, suffix: str, codec: str, crf: int) -> bytes:
     settings = _CODECS[codec]
-    options = dict(settings.options) | ({"crf": str(crf)} if settings.has_crf else {})
+    options = dict(settings.options) | ({"crf": str(crf)} if settings.worst_crf else {})
     _, _, height, width = pixels.shape
     if settings.pixel_format == "yuv420p":
         height, width = height + height % 2, width + width % 2
@@ -89,6 +94,7 @@ def _encode(pixels: Tensor, rate: Fraction, suffix: str, codec: str, crf: int) -
     with av.open(buffer, "w", format=_container_format(suffix)) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, settings.pixel_format
+        stream.thread_type, stream.thread_count = "FRAME", _THREADS
         if settings.pixel_format == "yuv420p":
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = _BT709
