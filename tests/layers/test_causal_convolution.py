@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from longtake.layers.causal_convolution import CausalConv3d, StreamState, pointwise
+from longtake.layers.causal_convolution import CausalConv3d, StreamState, convolve, pointwise
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 1, 1), (2, 3, 3)])
@@ -69,3 +69,23 @@ def test_pointwise_equals_a_convolution_of_kernel_one(shape):
     x = torch.randn(shape)
     convolve = F.conv2d if len(shape) == 4 else F.conv3d
     torch.testing.assert_close(pointwise(x, weight, bias), convolve(x, weight, bias))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_convolve_equals_torch_in_values_gradients_and_keeps_channels_last(batch, dims):
+    """A small batch of one takes another way through torch; what it computes is the same."""
+    theirs, layout = (F.conv2d, torch.channels_last) if dims == 2 else (F.conv3d, torch.channels_last_3d)
+    x = torch.randn(batch, 4, *[6] * dims).contiguous(memory_format=layout).requires_grad_()
+    weight, bias = torch.randn(8, 4, *[3] * dims, requires_grad=True), torch.randn(8, requires_grad=True)
+    out = convolve(x, weight, bias, padding=(1,), stride=(2,))
+    expected = theirs(x, weight, bias, 2, 1)
+    assert out.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    factor = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((y * factor).sum(), (x, weight, bias)) for y in (out, expected)]
+    for ours, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, other, atol=1e-4, rtol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolve(x, weight, bias, padding=(1,)).dtype == torch.bfloat16
+    torch.testing.assert_close(convolve(x.double(), weight.double(), None), theirs(x.double(), weight.double()))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longtake.layers.causal_convolution import CausalConv3d, StreamState, pointwise
+from longtake.layers.causal_convolution import CausalConv3d, StreamState, convolve, pointwise
 from longtake.tokenizers.channel_norm import ChannelNorm
 from longtake.tokenizers.upsampling import double_and_convolve
 
@@ -66,7 +66,9 @@ class Downsample(nn.Module):
         self.temporal = temporal
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        x = clip_of(self.resample(frames(x)), x.shape[0])
+        pad, convolution = self.resample
+        y = convolve(pad(frames(x)), convolution.weight, convolution.bias, stride=(2,))
+        x = clip_of(y, x.shape[0])
         if not self.temporal:
             return x
         before = state.history(self) if state is not None else None

@@ -29,9 +29,6 @@ from longtake.tokenizers.causal_networks import Decoder, Encoder
 from longtake.tokenizers.diffusers_layout import config_from_diffusers, config_to_diffusers
 from longtake.tokenizers.streams import DecodeStream, EncodeStream
 
-DECODE_CHUNK = 2
-"""Latent frames that `decode_stream` decodes at a time unless told otherwise."""
-
 
 class Reconstruction(NamedTuple):
     """What a training step needs of one pass: `pixels` (B, 3, T, H, W), not clamped; `mean` and `logvar`
@@ -202,39 +199,56 @@ class CausalVAE(ModelMixin, ConfigMixin):
 
     # ---------------------------------------------------------------- streams
 
-    def encode_stream(self, chunks: Tensor | Iterable[Tensor], *, chunk: int = 1) -> Iterator[Tensor]:
+    def stream_chunk(self, height: int, width: int) -> int:
+        """Latent frames that a stream of pixels of this size takes at a time unless told otherwise.
+
+        A chunk costs a fixed time for preparing the weights, so a small picture goes several latents at a time: as many
+        as make 1024 positions of latents times frames (four at 64x64 pixels and stride 4x8x8, one from 128x128 on).
+        """
+        time, rows, columns = self.stride
+        return max(1, 1024 // (time * max(height // rows, 1) * max(width // columns, 1)))
+
+    def encode_stream(self, chunks: Tensor | Iterable[Tensor], *, chunk: int | None = None) -> Iterator[Tensor]:
         """Encode a clip piece by piece; the pieces of latents, joined in time, equal `encode` of the whole clip.
 
         Args:
             chunks: pieces (B, 3, t, H, W) of one clip in order, of any lengths; frames short of a group are held until
                 the next piece. Or a whole clip, which is cut into pieces of `chunk` groups of `stride[0]` frames.
-            chunk: see above; more is faster and takes more memory.
+            chunk: see above; more takes more memory. None for `stream_chunk`.
 
         Yields normalised latents (B, C, t', H', W'), without gradients. Raises `BadSize` at the end when the last group
         is not full, `BadInput` when there was no frame.
         """
-        stream = EncodeStream(self)
-        for pixels in _cut(chunks, chunk * self.stride[0], first=1 + (chunk - 1) * self.stride[0]):
+        stream, time = EncodeStream(self), self.stride[0]
+        if isinstance(chunks, Tensor):
+            chunk = self.stream_chunk(*chunks.shape[-2:]) if chunk is None else chunk
+            chunks = _cut(chunks, 1 + (chunk - 1) * time, chunk * time)
+        for pixels in chunks:
             latents = stream.push(pixels)
             if latents is not None:
                 yield latents
         stream.flush()
 
     def decode_stream(
-        self, latents: Tensor | Iterable[Tensor], *, chunk: int = DECODE_CHUNK, clamp: bool = True
+        self, latents: Tensor | Iterable[Tensor], *, chunk: int | None = None, clamp: bool = True
     ) -> Iterator[Tensor]:
         """Decode latents piece by piece; the pieces of pixels, joined in time, equal `decode` of all the latents.
 
         Args:
             latents: normalised latents (B, C, T', H', W'), cut into pieces of `chunk` latent frames; or an iterable of
                 pieces, each decoded as it comes.
-            chunk: see above; more is faster and takes more memory.
+            chunk: see above; more takes more memory. None for `stream_chunk`.
             clamp: clamp to [-1, 1].
 
         Yields pixels (B, 3, t, H, W), float32, without gradients: 1 frame for the first latent, `stride[0]` for others.
         """
         stream = DecodeStream(self)
-        for piece in _cut(latents, chunk, first=chunk):
+        if isinstance(latents, Tensor):
+            _, rows, columns = self.stride
+            size = rows * latents.shape[-2], columns * latents.shape[-1]
+            chunk = self.stream_chunk(*size) if chunk is None else chunk
+            latents = _cut(latents, chunk, chunk)
+        for piece in latents:
             yield stream.push(piece, clamp=clamp)
 
     # ---------------------------------------------------------------- diffusers
@@ -266,13 +280,11 @@ class CausalVAE(ModelMixin, ConfigMixin):
         return nn.Module.to(other, device=self.device, dtype=self.dtype).train(self.training)
 
 
-def _cut(pieces: Tensor | Iterable[Tensor], size: int, first: int) -> Iterator[Tensor]:
-    """A clip in pieces of `first`, then `size` frames; pieces that are cut already pass as they are."""
-    if not isinstance(pieces, Tensor):
-        yield from pieces
-        return
-    for start in (0, *range(first, pieces.shape[2], size)):
-        yield pieces[:, :, start : start + (size if start else first)]
+def _cut(clip: Tensor, first: int, size: int) -> Iterator[Tensor]:
+    """A clip in pieces of `first`, then `size` frames."""
+    yield clip[:, :, :first]
+    for start in range(first, clip.shape[2], size):
+        yield clip[:, :, start : start + size]
 
 
 def draw(mean: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtake.errors import BadInput
-from longtake.layers.causal_convolution import StreamState
+from longtake.layers.causal_convolution import StreamState, convolve
 from longtake.tokenizers.causal_blocks import Downsample, ResidualBlock, Upsample
 
 
@@ -24,7 +24,7 @@ def fold_mean(x: Tensor, width: int, time: int, space: int) -> Tensor:
     x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
     group = x.shape[1] * time * space * space // width
     weight = torch.eye(width, dtype=x.dtype, device=x.device).repeat_interleave(group, 1) / group
-    return F.conv3d(x, weight.view(width, x.shape[1], time, space, space), stride=(time, space, space))
+    return convolve(x, weight.view(width, x.shape[1], time, space, space), None, stride=(time, space, space))
 
 
 def repeat_unfold(x: Tensor, width: int, time: int, space: int, *, first: bool) -> Tensor:

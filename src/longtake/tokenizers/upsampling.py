@@ -8,9 +8,10 @@ doubled image is never made.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+
+from longtake.layers.causal_convolution import convolve
 
 
 def double_and_convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -20,7 +21,7 @@ def double_and_convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     """
     merge = weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # (parity, small tap, large tap)
     small = torch.einsum("pak,qbl,oikl->pqoiab", merge, merge, weight).flatten(0, 2)  # (4 C', C, 2, 2)
-    y = F.conv2d(x, small, None if bias is None else bias.repeat(4), padding=1)  # (N, 4 C', H + 1, W + 1)
+    y = convolve(x, small, None if bias is None else bias.repeat(4), padding=(1,))  # (N, 4 C', H + 1, W + 1)
     return _Interleave.apply(y)  # pyright: ignore[reportReturnType]
 
 
