@@ -1,5 +1,6 @@
 """What is written reads back close (or equal), says what it is, and is there whole or not at all."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -166,19 +167,21 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
         write_clip(Clip(smooth(), 8), f"{folder}/a.mp4")
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def almost_full_disk():
-    """Writes beyond 1,000 bytes of a file fail, as on a full disk."""
+    """Writes beyond 1,000 bytes of a file fail, as on a full disk: also of the file that pytest may report to."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path, almost_full_disk):
+def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path):
     path = tmp_path / "a.mkv"
     path.write_bytes(b"old")
-    with pytest.raises(BadOutput, match=r"a\.mkv cannot be written"):
+    with almost_full_disk(), pytest.raises(BadOutput, match=r"a\.mkv cannot be written"):
         write_clip(Clip(torch.rand(1, 3, 4, 48, 64) * 2 - 1, 8), path, codec="ffv1")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.mkv"]
