@@ -118,14 +118,14 @@ def test_seeking_decodes_nothing_before_the_key_frame(make_video, number_of, mon
 
 def test_reading_onwards_decodes_each_frame_once(make_video, monkeypatch):
     decoded = []
-    run = decoding.Decoder._run
+    decode = decoding._decoded
 
-    def counting(self, from_pts):
-        for frame in run(self, from_pts):
+    def counting(*args):
+        for frame in decode(*args):
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(decoding.Decoder, "_run", counting)
+    monkeypatch.setattr(decoding, "_decoded", counting)
     with VideoReader(make_video("a.mp4")) as reader:
         for start in range(0, 40, 10):
             reader.frames(range(start, start + 10))
@@ -257,7 +257,7 @@ def test_resampling_follows_timestamps_not_frame_numbers(make_video, number_of):
 
 
 @pytest.mark.parametrize(
-    "request_",
+    "window",
     [
         {"start": 40},
         {"start": -1},
@@ -268,9 +268,9 @@ def test_resampling_follows_timestamps_not_frame_numbers(make_video, number_of):
         {"start": 30, "frames": 11},
     ],
 )
-def test_a_window_that_the_video_does_not_have_is_refused(make_video, request_):
+def test_a_window_that_the_video_does_not_have_is_refused(make_video, window):
     with pytest.raises(BadInput):
-        read_clip(make_video("a.mp4"), **request_)
+        read_clip(make_video("a.mp4"), **window)
 
 
 def test_a_dropped_file_does_not_stop_a_forked_worker(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 from av import VideoFrame
+from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from longtake.errors import BadVideo
 from longtake.video.colour import to_rgb, turn
@@ -100,22 +102,12 @@ class Decoder:
             if key:
                 # The first packet can hold what the decoder must know for all the others: x264 names its version
                 # there, and 4:4:4 streams of versions before 151 come out as noise without it.
-                next(self._run(None), None)
+                next(_decoded(self.path, self._container, self._stream), None)
         if key:
             self._container.seek(self.index.seek_to(key), stream=self._stream, backward=True)
-        self._frames = self._run(self.index.pts[key] if key else None)
+        from_pts = self.index.pts[key] if key else None
+        self._frames = _decoded(self.path, self._container, self._stream, from_pts, key)
         self._next, self._sought = key, key > 0
-
-    def _run(self, from_pts: int | None) -> Iterator[VideoFrame]:
-        assert self._container is not None
-        try:
-            for frame in self._container.decode(self._stream):
-                # Frames shown before the key frame that was sought may lack what they were predicted from.
-                if from_pts is None or frame.pts is None or frame.pts >= from_pts:
-                    yield frame
-        except av.FFmpegError as error:
-            broken = f"frame {self._next} cannot be decoded ({reason(error)})"
-            raise BadVideo(f"{self.path} is damaged: {broken}.") from None
 
     def _distrust(self) -> None:
         """After a mismatch: never seek in this file again; if it was not a seek, learn the timestamps by decoding."""
@@ -129,6 +121,23 @@ class Decoder:
         if self._reindexed or len(index.pts) < promised:
             raise BadVideo(f"{self.path} is damaged: {len(index.pts)} of its {promised} frames can be decoded.")
         self.index, self._reindexed = index, True
+
+
+def _decoded(
+    path: Path, container: InputContainer, stream: VideoStream, from_pts: int | None = None, number: int = 0
+) -> Iterator[VideoFrame]:
+    """Frames from the container's place on, without those before ``from_pts``; ``number`` is the first one's.
+
+    A function and not a method: a generator that held the decoder would keep a dropped file open until a collection.
+    """
+    try:
+        for frame in container.decode(stream):
+            # Frames shown before the key frame that was sought may lack what they were predicted from.
+            if from_pts is None or frame.pts is None or frame.pts >= from_pts:
+                yield frame
+                number += 1
+    except av.FFmpegError as error:
+        raise BadVideo(f"{path} is damaged: frame {number} cannot be decoded ({reason(error)}).") from None
 
 
 class _Mismatch(Exception):

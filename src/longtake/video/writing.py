@@ -54,8 +54,8 @@ def write_clip(
             RGB: what is read back equals ``to_uint8`` of what was written).
         crf: quality of the lossy codecs, 0 (best) to 51; 63 for VP9 and AV1.
 
-    The same clip and arguments make the same bytes. 4:2:0 codecs need even sizes: an odd height or width grows by one row or column, a copy of the last one. ffv1
-    keeps any size.
+    4:2:0 codecs need even sizes: an odd height or width grows by one row or column, a copy of the last one. ffv1
+    keeps any size. The same clip and arguments make the same bytes.
 
     Raises:
         BadInput: a clip that cannot be one video. UnknownName: another codec. BadOutput: the container does not take
