@@ -32,7 +32,7 @@ def test_training_learns_and_leaves_what_a_run_leaves(tmp_path):
     assert result.after["loss"] < 0.7 * result.before["loss"]
     curve = read_curve(out / "loss.csv")
     assert [row["step"] for row in curve] == list(range(1, 61))
-    assert curve[5].keys() == {"step", "loss", "root", "gradient", "lr"}
+    assert curve[5].keys() == {"step", "loss", "root", "gradient_norm", "lr"}
     assert curve[5]["root"] == pytest.approx(math.sqrt(curve[5]["loss"]), rel=1e-5)
     assert [row["step"] for row in read_curve(out / "validation.csv")] == [0, 20, 40, 60]
     names = {path.name for path in (out / "samples").iterdir()}

@@ -6,6 +6,7 @@ A resumed run cuts the rows behind its checkpoint and writes them again, so the 
 import csv
 import os
 from collections.abc import Sequence
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +25,34 @@ class Curve:
 
     def __init__(self, path: Path, after: int, board: Any | None = None, group: str = "train") -> None:
         self.path, self.board, self.group = path, board, group
-        self.columns: list[str] | None = None
+        self.columns: list[str] = []
         if path.is_file():
-            rows = [row for row in read_curve(path) if row["step"] <= after]
-            partial = path.with_suffix(".partial")
-            with partial.open("w", newline="") as file:
-                if rows:
-                    self.columns = list(rows[0])
-                    writer = csv.writer(file)
-                    writer.writerow(self.columns)
-                    writer.writerows([_text(row[c]) for c in self.columns] for row in rows)
-            os.replace(partial, path)
+            self._rewrite([row for row in read_curve(path) if row["step"] <= after])
 
     def add(self, rows: Sequence[dict[str, float]]) -> None:
-        """Append rows with ``step`` among their keys."""
+        """Append rows with ``step`` among their keys. A new key becomes a column; what a row lacks is nan."""
         if not rows:
             return
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if self.columns is None:
-                self.columns = list(rows[0])
-                writer.writerow(self.columns)
-            writer.writerows([_text(row.get(c, float("nan"))) for c in self.columns] for row in rows)
+        if any(name not in self.columns for name in rows[0]):
+            self._rewrite([*(read_curve(self.path) if self.path.is_file() else []), *rows])
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.writer(file).writerows([_text(row.get(c, nan)) for c in self.columns] for row in rows)
         if self.board is not None:
             for row in rows:
                 for name, value in row.items():
                     if name != "step":
                         self.board.add_scalar(f"{self.group}/{name}", value, int(row["step"]))
+
+    def _rewrite(self, rows: Sequence[dict[str, float]]) -> None:
+        self.columns = list(dict.fromkeys(name for row in rows for name in row))
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.writer(file)
+            if rows:
+                writer.writerow(self.columns)
+            writer.writerows([_text(row.get(c, nan)) for c in self.columns] for row in rows)
+        os.replace(partial, self.path)
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
@@ -89,11 +91,11 @@ def draw_curves(folder: Path) -> Path | None:
     held_out = read_curve(folder / "validation.csv") if (folder / "validation.csv").is_file() else []
     if not train:
         return None
-    names = [name for name in train[0] if name != "step"]
+    names = [name for name in train[-1] if name != "step"]
     figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
     for place, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), place + 1)
-        steps, values = [r["step"] for r in train], [r[name] for r in train]
+        steps, values = zip(*[(r["step"], r[name]) for r in train if isfinite(r[name])] or [(0, 1.0)], strict=True)
         axes.plot(steps, values, linewidth=0.5, alpha=0.4, color="tab:blue")
         axes.plot(steps, _smooth(values), linewidth=1.4, color="tab:blue", label="training")
         if held_out and name in held_out[0]:

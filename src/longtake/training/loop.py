@@ -96,16 +96,16 @@ class Loop:
         self.ema = Ema(self.parameters, recipe.ema.decay)
         self.loss: nn.Module = _Loss(task)
         if world.kind == "ddp":
-            self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
+            self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True, broadcast_buffers=False)
         self.step, self.seconds = 0, 0.0
         self.best, self.before, self.held = math.inf, {}, {}
         shares = [part.share for part in data_parts(recipe.data)]
         self.stream = Stream(train_sets, shares, recipe.data, recipe.seed, world)
         if begun is not None:
             self._restore(begun)
-        board = open_board(out / "board", self.step) if world.main else None
-        self.curve = Curve(out / "loss.csv", self.step, board) if world.main else None
-        self.held_out_curve = Curve(out / "validation.csv", self.step, board, "validation") if world.main else None
+        self.board = open_board(out / "board", self.step) if world.main else None
+        self.curve = Curve(out / "loss.csv", self.step, self.board) if world.main else None
+        self.held_curve = Curve(out / "validation.csv", self.step, self.board, "validation") if world.main else None
         self.pending: list[tuple[int, Tensor, float]] = []
         self.part_names: list[str] = []
 
@@ -151,6 +151,8 @@ class Loop:
                     self._checkpoint(progress, save_best)
             export = self.export(progress) if recipe.export and stopped == "finished" else None
             self._farewell(progress, stopped)
+        if self.board is not None:
+            self.board.close()
         return Result(self.out, self.step, stopped, self.seconds, export, self.before, self.held)
 
     def only_export(self) -> Result:
@@ -215,8 +217,12 @@ class Loop:
         table = mean_over_world(torch.stack([values for _, values, _ in self.pending]), self.world).tolist()
         rows = []
         for (step, _, rate), values in zip(self.pending, table, strict=True):
-            row = {"step": step, **dict(zip(["loss", *self.part_names, "gradient"], values, strict=True)), "lr": rate}
-            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient"])):
+            row = {
+                "step": step,
+                **dict(zip(["loss", *self.part_names, "gradient_norm"], values, strict=True)),
+                "lr": rate,
+            }
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
                 if self.curve is not None:
                     self.curve.add(rows)
                 raise TrainingDiverged(self._diverged(row))
@@ -227,7 +233,7 @@ class Loop:
         progress.show(self.step, {key: rows[-1][key] for key in ("loss", *self.part_names, "lr")})
 
     def _diverged(self, row: dict[str, float]) -> str:
-        what = "loss" if not math.isfinite(row["loss"]) else "gradient"
+        what = "loss" if not math.isfinite(row["loss"]) else "gradient_norm"
         good = find_checkpoint(self.out / "checkpoints")
         kept = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
         return (
@@ -238,10 +244,9 @@ class Loop:
     @torch.no_grad()
     def _validate(self, progress: Progress) -> dict[str, float]:
         """Held-out values with the averaged weights."""
-        progress.pause()
         sums: dict[str, Tensor] = {}
         count = 0
-        with self._averaged():
+        with progress.paused(), self._averaged():
             size = self.recipe.validation.batch_size
             for batch, seeds in held_out_batches(self.held_out, size, self.recipe.seed, self.world):
                 with self._autocast():  # not around the data: scenes are rendered in fp32
@@ -251,22 +256,19 @@ class Loop:
                 count += len(seeds)
         means = mean_over_world(torch.stack(list(sums.values())) / count, self.world).tolist()
         held = dict(zip(sums, means, strict=True))
-        if self.held_out_curve is not None:
-            self.held_out_curve.add([{"step": self.step, **held}])
+        if self.held_curve is not None:
+            self.held_curve.add([{"step": self.step, **held}])
         progress.say(f"{self.recipe.name}: held out at step {self.step}: {_words(held)}")
-        progress.go_on()
         return held
 
     @torch.no_grad()
     def _sample(self, progress: Progress) -> None:
-        progress.pause()
-        with self._averaged(), torch.random.fork_rng():
+        with progress.paused(), self._averaged(), torch.random.fork_rng():
             modules = usable_modules(self.task, self.world)
             if self.world.main:
                 sheet = write_samples(self.out / "samples", self.step, self.task.sample(modules))
                 progress.say(f"{self.recipe.name}: samples in {sheet}")
             barrier(self.world)
-        progress.go_on()
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -299,7 +301,6 @@ class Loop:
         }
 
     def _checkpoint(self, progress: Progress, best: bool) -> None:
-        progress.pause()
         self._flush(progress)
         state = {
             "positions": self.stream.positions,
@@ -313,12 +314,14 @@ class Loop:
         }
         keep = self.recipe.checkpoint.keep
         root = self.out / "checkpoints"
-        write_checkpoint(root, self.step, self._tensors(), state, self.world, keep=keep, best=best)
-        if self.world.main:
-            draw_curves(self.out)
-        if self.recipe.checkpoint.export and self.step < self.recipe.steps:
-            self.export(progress)
-        progress.go_on()
+        with progress.paused():
+            write_checkpoint(root, self.step, self._tensors(), state, self.world, keep=keep, best=best)
+            if self.world.main:
+                draw_curves(self.out)
+            if self.board is not None:
+                self.board.flush()
+            if self.recipe.checkpoint.export and self.step < self.recipe.steps:
+                self.export(progress)
 
     def _restore(self, folder: Path) -> None:
         state, sizes = read_checkpoint(folder, self._tensors(), self.world), [len(part) for part in self.stream.sets]
@@ -334,11 +337,9 @@ class Loop:
 
     def export(self, progress: Progress) -> Path:
         """Save the networks with their averaged weights."""
-        progress.pause()
-        with self._averaged(), torch.random.fork_rng():
+        with progress.paused(), self._averaged(), torch.random.fork_rng():
             folder = export_task(self.task, self.out / "export", self.world)
         progress.say(f"{self.recipe.name}: step {self.step} exported to {folder}")
-        progress.go_on()
         return folder
 
     # ------------------------------------------------------------------------------------------------- words

@@ -1,6 +1,8 @@
 """What a training says while it runs: a bar in a terminal, a line now and then elsewhere."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -26,7 +28,6 @@ class Progress:
         self.line_seconds = line_seconds
         self._started = time.monotonic()
         self._paused = 0.0
-        self._pause_began: float | None = None
         self._next_line = 0.0
         self._console = Console(highlight=False, soft_wrap=True, quiet=quiet)
         self._bar: Bar | None = None
@@ -52,37 +53,29 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    @property
-    def rate(self) -> float:
-        """Steps per second since the start, validation and samples left out."""
-        return self._rate
-
-    _rate = 0.0
-
     def show(self, done: int, facts: dict[str, float]) -> None:
         """Report completed steps and the latest numbers."""
         elapsed = time.monotonic() - self._started - self._paused
-        self._rate = (done - self.first) / max(elapsed, 1e-9)
+        rate = (done - self.first) / max(elapsed, 1e-9)
         if self.quiet:
             return
         words = " ".join(f"{name} {value:.4g}" for name, value in facts.items())
-        words += f" {self._rate * self.clips:.3g} clips/s"
+        words += f" {rate * self.clips:.3g} clips/s"
         if self._bar:
             self._bar.update(self._row, completed=done, facts=words)
         elif elapsed >= self._next_line:
-            left = (self.steps - done) / max(self._rate, 1e-9)
+            left = (self.steps - done) / max(rate, 1e-9)
             self.say(f"{self.name}: step {done}/{self.steps} {words} left {clock(left)}")
             self._next_line = elapsed + self.line_seconds
 
-    def pause(self) -> None:
-        """Stop the clock of the throughput (validation, samples, checkpoints)."""
-        self._pause_began = time.monotonic()
-
-    def go_on(self) -> None:
-        """Start it again."""
-        if self._pause_began is not None:
-            self._paused += time.monotonic() - self._pause_began
-            self._pause_began = None
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it the clock of the throughput stands still (validation, samples, checkpoints); may be nested."""
+        began, before = time.monotonic(), self._paused
+        try:
+            yield
+        finally:
+            self._paused = before + time.monotonic() - began
 
     def say(self, words: str) -> None:
         """Print a line of its own."""

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from longtake.pipelines import VideoPipeline

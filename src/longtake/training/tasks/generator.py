@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from longtake.diffusion.conditions import FrameMask, given_frames
 from longtake.diffusion.flow import TIMESTEPS, sigma_sampler
 from longtake.pipelines.text import encode_prompts, token_limit
 from longtake.training.models import build_backbone, build_text, build_tokenizer
@@ -106,24 +107,23 @@ class GeneratorTask:
         return "first" if u < o.first else "first_last" if u < o.first + o.first_last else "continuation"
 
     def condition(self, batch: Batch, latents: Tensor, kinds: list[str | None], seeds: list[int]) -> Tensor | None:
-        """Condition channels (B, C + mask, T, H, W), or None when no sample is given frames."""
-        if all(kind is None for kind in kinds):
+        """Condition channels (B, C + stride, T', H', W'), or None when no sample is given frames."""
+        length, stride = latents.shape[2], self.vae.stride[0]
+        if length == 1 or all(kind is None for kind in kinds):
             return None
-        condition = self.backbone.empty_condition(latents)
-        length = latents.shape[2]
-        given, mask = condition.split([latents.shape[1], condition.shape[1] - latents.shape[1]], dim=1)
+        given = torch.zeros(len(kinds), 1 + stride * (length - 1), dtype=torch.bool)
+        frames = latents.clone()
         for row, (kind, seed) in enumerate(zip(kinds, seeds, strict=True)):
             if kind is None:
                 continue
-            known = 1
-            if kind == "continuation":  # from two latent frames to about half of them
+            given[row, 0] = True
+            if kind == "first_last":  # the last picture is given as itself, not as the end of its group of frames
+                given[row, -1] = True
+                frames[row, :, -1:] = batch["last_image_latents"][row]
+            if kind == "continuation":  # two latent frames, or more up to about half of them, but never all
                 known = min(2 + seed % max(1, (length - 1) // 2), max(1, length - 1))
-            given[row, :, :known] = latents[row, :, :known]
-            mask[row, :, :known] = 1
-            if kind == "first_last" and length > 1:  # of the last latent frame's pixel frames only the last is given
-                given[row, :, -1:] = batch["last_image_latents"][row]
-                mask[row, -1, -1] = 1
-        return condition
+                given[row, : 1 + stride * (known - 1)] = True
+        return given_frames(frames, FrameMask(given.to(latents.device)), self.backbone.black_latents, stride).pack()
 
     def sample(self, modules: dict[str, nn.Module]) -> list[tuple[str, Clip]]:
         """Clips of the recipe's prompts, or else of held-out ones."""
