@@ -61,7 +61,8 @@ def checkpoint_gradients(modules: dict[str, nn.Module]) -> None:
             module.enable_gradient_checkpointing()  # type: ignore[operator]
             able += 1
         elif getattr(module, "supports_gradient_checkpointing", False):  # transformers'
-            module.gradient_checkpointing_enable()  # type: ignore[operator]
+            older = module.gradient_checkpointing_enable
+            getattr(module, "activation_checkpointing_enable", older)()  # type: ignore[operator]
             able += 1
     if not able:
         raise BadRecipe(f"gradient_checkpointing: {', '.join(modules)} cannot do it; set it to false.")

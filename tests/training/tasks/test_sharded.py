@@ -73,6 +73,7 @@ def runs(parts, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the first of them waits for three processes
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("name", ["tokenizer", "generator"])
 def test_two_processes_compute_what_one_does(runs, name, kind):
@@ -88,7 +89,7 @@ def test_two_processes_compute_what_one_does(runs, name, kind):
     else:
         a, b = (VideoPipeline.from_pretrained(str(folder)).transformer for folder in (one, two))
     for key, value in a.state_dict().items():
-        # Muon's iteration runs in bfloat16, and AdamW turns a gradient of rounding noise into a whole step of 1e-3, so
-        # single weights may differ by a step; a wrong average of the gradients would move all of them.
-        assert (b.state_dict()[key] - value).abs().mean() < 5e-5, key
+        # AdamW's first steps are of one size however small the gradient, so where it is all but zero they may differ.
+        apart = (b.state_dict()[key] - value).abs() > 2e-4
+        assert apart.float().mean() < 0.02, key
     assert (runs / f"{name}-{kind}" / "samples" / "step-00000003.png").is_file()
