@@ -63,7 +63,7 @@ class VideoFolder(torch.utils.data.Dataset[dict[str, Any]]):
         each = [self._items(piece) for piece in self.pieces]
         self._ends = list(accumulate(each))
         self._archives: dict[tuple[int, Path], zipfile.ZipFile] = {}
-        self._reader: VideoReader | None = None
+        self._readers: dict[int, VideoReader] = {}
         self._damaged: set[Path] = set()
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class VideoFolder(torch.utils.data.Dataset[dict[str, Any]]):
         return self.item(*reversed(split_key(key, len(self))))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_archives": {}, "_reader": None}  # open files do not travel to worker processes
+        return {**self.__dict__, "_archives": {}, "_readers": {}}  # open files do not travel to worker processes
 
     def item(self, index: int, epoch: int = 0) -> dict[str, Any]:
         """Return the item of an index in an epoch; the next readable one if its video is damaged.
@@ -153,14 +153,17 @@ class VideoFolder(torch.utils.data.Dataset[dict[str, Any]]):
         source = piece.source
         if source.frames:
             return read_frames(source.path, source.frames, numbers, self._archive(source.path))
-        if self._reader is None or self._reader.path != source.path:
-            if self._reader is not None:
-                self._reader.close()
+        # The last video stays open and keeps its place: windows of one video in order decode nothing twice. One per
+        # process: a reader that a fork brought along waits for threads that are not here when it is let go.
+        reader = self._readers.get(os.getpid())
+        if reader is None or reader.path != source.path:
+            if reader is not None:
+                reader.close()
             # One decoder thread per loader process; alone, as many as FFmpeg likes.
             threads = None if torch.utils.data.get_worker_info() is None else 1
-            self._reader = VideoReader(source.path, threads=threads, index=piece.facts.index)
-        # It stays open and keeps its place: windows of one video in order decode nothing twice.
-        return self._reader.frames(numbers)
+            reader = VideoReader(source.path, threads=threads, index=piece.facts.index)
+            self._readers[os.getpid()] = reader
+        return reader.frames(numbers)
 
     def _archive(self, path: Path) -> zipfile.ZipFile | None:
         """Keep a .zip open, one handle per process: its list of contents can be long."""
