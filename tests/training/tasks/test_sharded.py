@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from longtake.pipelines import VideoPipeline
@@ -82,14 +83,17 @@ def test_two_processes_compute_what_one_does(runs, name, kind):
         assert len(one) == len(two) > 0
         for a, b in zip(one, two, strict=True):
             assert b["loss"] == pytest.approx(a["loss"], abs=1e-5)
-    one, two = (runs / f"{name}-{which}" / "export" for which in ("one", kind))
-    if name == "tokenizer":
-        a, b = (CausalVAE.from_pretrained(folder) for folder in (one, two))
-        assert b.config.latents_std == pytest.approx(a.config.latents_std, rel=1e-3)
-    else:
-        a, b = (VideoPipeline.from_pretrained(str(folder)).transformer for folder in (one, two))
-    for key, value in a.state_dict().items():
-        # AdamW's first steps are of one size however small the gradient, so where it is all but zero they may differ.
-        apart = (b.state_dict()[key] - value).abs() > 2e-4
-        assert apart.float().mean() < 0.02, key
+    # Weights with a gradient of all but zero (the bias of keys) differ, for AdamW's first steps are of one size however
+    # small it is; what the networks compute does not.
+    outputs = []
+    for folder in (runs / f"{name}-{which}" / "export" for which in ("one", kind)):
+        generator = torch.Generator().manual_seed(0)
+        if name == "tokenizer":
+            clip = torch.rand(1, 3, 5, 16, 16, generator=generator) * 2 - 1
+            outputs.append(CausalVAE.from_pretrained(folder).encode(clip))
+        else:
+            noise, words = torch.randn(1, 4, 2, 4, 4, generator=generator), torch.randn(1, 3, 16, generator=generator)
+            network = VideoPipeline.from_pretrained(str(folder)).transformer
+            outputs.append(network(noise, torch.tensor([500.0]), words).detach())
+    torch.testing.assert_close(outputs[1], outputs[0], atol=2e-3, rtol=1e-2)
     assert (runs / f"{name}-{kind}" / "samples" / "step-00000003.png").is_file()
