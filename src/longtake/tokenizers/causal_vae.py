@@ -213,7 +213,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
 
         Args:
             chunks: pieces (B, 3, t, H, W) of one clip in order, of any lengths; frames short of a group are held until
-                the next piece. Or a whole clip, which is cut into pieces of `chunk` groups of `stride[0]` frames.
+                the next piece. Or a whole clip, which is cut into pieces of `chunk` groups of `stride[0]` frames, the
+                first piece having frame 0 besides.
             chunk: see above; more takes more memory. None for `stream_chunk`.
 
         Yields normalised latents (B, C, t', H', W'), without gradients. Raises `BadSize` at the end when the last group
@@ -222,7 +223,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
         stream, time = EncodeStream(self), self.stride[0]
         if isinstance(chunks, Tensor):
             chunk = self.stream_chunk(*chunks.shape[-2:]) if chunk is None else chunk
-            chunks = _cut(chunks, 1 + (chunk - 1) * time, chunk * time)
+            chunks = _cut(chunks, 1 + chunk * time, chunk * time)
         for pixels in chunks:
             latents = stream.push(pixels)
             if latents is not None:
@@ -235,19 +236,19 @@ class CausalVAE(ModelMixin, ConfigMixin):
         """Decode latents piece by piece; the pieces of pixels, joined in time, equal `decode` of all the latents.
 
         Args:
-            latents: normalised latents (B, C, T', H', W'), cut into pieces of `chunk` latent frames; or an iterable of
-                pieces, each decoded as it comes.
+            latents: normalised latents (B, C, T', H', W'), cut into pieces of `chunk` latent frames, the first piece
+                having latent 0 besides; or an iterable of pieces, each decoded as it comes.
             chunk: see above; more takes more memory. None for `stream_chunk`.
             clamp: clamp to [-1, 1].
 
-        Yields pixels (B, 3, t, H, W), float32, without gradients: 1 frame for the first latent, `stride[0]` for others.
+        Yields pixels (B, 3, t, H, W), float32, without gradients: 1 frame for latent 0, `stride[0]` for each other.
         """
         stream = DecodeStream(self)
         if isinstance(latents, Tensor):
             _, rows, columns = self.stride
             size = rows * latents.shape[-2], columns * latents.shape[-1]
             chunk = self.stream_chunk(*size) if chunk is None else chunk
-            latents = _cut(latents, chunk, chunk)
+            latents = _cut(latents, 1 + chunk, chunk)
         for piece in latents:
             yield stream.push(piece, clamp=clamp)
 
