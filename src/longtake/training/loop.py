@@ -32,7 +32,6 @@ from longtake.training.parallel import (
     any_in_world,
     barrier,
     forget_gathered,
-    local,
     mean_over_world,
     shard,
     whole,
@@ -346,7 +345,7 @@ class Loop:
 
     def _greet(self, progress: Progress) -> None:
         numbers = ", ".join(
-            f"{name} {sum(local(p).numel() for p in module.parameters()) / 1e6:.2f} M"
+            f"{name} {sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
             for name, module in self.task.modules.items()
         )
         at = f" from step {self.step}" if self.step else ""
