@@ -10,7 +10,7 @@ by 1 %, measured). So the decoder reads a random share of the states, often a si
 be the whole scene, whichever word it sits on.
 
 Muon (`longtake.training.muon`) learns this in a third of AdamW's steps: mean loss 0.34 after 300 steps of 48, AdamW
-0.38 after 1,000. The decoder is thrown away; the encoder and the tokenizer are saved in the layout that any T5 is loaded from.
+0.38 after 1,000. The decoder is thrown away; encoder and tokenizer are saved in the layout that any T5 is loaded from.
 
     python -m longtake.training.text_encoder --out runs/text
 """
