@@ -25,7 +25,7 @@ from longtake.training.checkpoints import find_checkpoint, read_checkpoint, writ
 from longtake.training.curves import Curve, draw_curves, open_board
 from longtake.training.ema import Ema
 from longtake.training.export import export_task, usable_modules, write_samples
-from longtake.training.models import checkpoint_gradients
+from longtake.training.models import checkpoint_gradients, compile_blocks
 from longtake.training.optimizers import build_optimizers, optimizer_tensors, set_rate
 from longtake.training.parallel import (
     World,
@@ -83,6 +83,8 @@ class Loop:
             module.train()
         if recipe.gradient_checkpointing:
             checkpoint_gradients(task.modules)
+        if recipe.compile:
+            compile_blocks(task.modules)
         if world.kind in ("fsdp", "hsdp"):
             shard(task.modules.values(), world)
         self.parameters = {

@@ -68,6 +68,19 @@ def checkpoint_gradients(modules: dict[str, nn.Module]) -> None:
         raise BadRecipe(f"gradient_checkpointing: {', '.join(modules)} cannot do it; set it to false.")
 
 
+def compile_blocks(modules: dict[str, nn.Module]) -> None:
+    """Compile the repeated blocks of every network that names them, once for all sizes, where they are called first.
+
+    Raises:
+        BadRecipe: none does.
+    """
+    able = [module for module in modules.values() if getattr(module, "_repeated_blocks", None)]  # diffusers'
+    if not able:
+        raise BadRecipe(f"compile: {', '.join(modules)} names no repeated blocks to compile; set it to false.")
+    for module in able:
+        module.compile_repeated_blocks(dynamic=True)  # type: ignore[operator]
+
+
 def _build(kind: Any, recipe: ModelRecipe, section: str, inside: tuple[str, ...]) -> Any:
     if recipe.init_from is None:
         check_arguments(kind.__init__, recipe.config, f"{section}.config")
