@@ -6,8 +6,10 @@ To answer, the encoder must bind each word to the object that it belongs to, whi
 
 A denoiser that gives text tokens no positions can use only what the states themselves hold. Left alone, T5 keeps the
 states near the words' own embeddings and lets the decoder sort out who is who ("red" at both ends of a caption differed
-by 1 %, measured). So the decoder reads a random share of the states, often a single one: what a state says then has to
-be the whole scene, whichever word it sits on.
+by 1 %, measured). So the decoder reads a random share of the states, often a single one, and reads them through noise:
+what a state says then has to be the whole scene, whichever word it sits on, and to stand out. Which of two shapes or
+colours is whose is the last thing to be learned (0.30 of the shapes were wrong when all else was right), so their words
+count several times in the loss.
 
 Muon (`longtake.training.muon`) learns this in a third of AdamW's steps: mean loss 0.34 after 300 steps of 48, AdamW
 0.38 after 1,000. The decoder is thrown away; encoder and tokenizer are saved in the layout that any T5 is loaded from.
@@ -152,10 +154,16 @@ def train_text_encoder(
     max_length: int = 64,
     width: int = 128,
     layers: int = 3,
+    noise: float = 0.3,
+    stressed: Sequence[str] = (*SHAPES, *COLOURS),
+    stress: float = 4.0,
     seed: int = 0,
     held_out: Sequence[Pair] = (),
 ) -> dict[str, float]:
     """Train tokenizer and T5 on (caption, attribute line) pairs and save `out/text_tokenizer` and `out/text_encoder`.
+
+    `noise` is the standard deviation of what is added to the states, whose features are near 1. The words of `stressed`
+    count `stress` times in the loss.
 
     Returns `loss` (mean of the last 20 steps), `seconds`, `parameters` (of the encoder) and, when `held_out` pairs are
     given, `accuracy`: the share of target tokens predicted right given those before them, and `accuracy_of_one_state`:
@@ -168,9 +176,10 @@ def train_text_encoder(
     generator = torch.Generator().manual_seed(seed)
     tokenizer = train_tokenizer([text for pair in pairs for text in pair], vocab_size=vocab_size, max_length=max_length)
     model = small_t5(len(tokenizer), generator=generator, width=width, layers=layers)
-    weights = {f"t5.{name}": weight for name, weight in model.named_parameters()}
+    heavy = torch.tensor(tokenizer(" ".join(stressed), add_special_tokens=False)["input_ids"])
+    parameters = {f"t5.{name}": weight for name, weight in model.named_parameters()}
     recipe = OptimizerRecipe(name="muon", lr=learning_rate, betas=[0.9, 0.98], weight_decay=0.01)
-    optimizers = build_optimizers({"t5": model}, weights, recipe)
+    optimizers = build_optimizers({"t5": model}, parameters, recipe)
     schedule = ScheduleRecipe(name="cosine", warmup=max(1, steps // 20), floor=0.02)
     losses: list[float] = []
     model.train()
@@ -178,7 +187,9 @@ def train_text_encoder(
         rows = torch.randint(len(pairs), (batch,), generator=generator).tolist()
         drawn = [(_fill(pairs[row][0], generator), pairs[row][1]) for row in rows]
         keep = torch.rand(batch, generator=generator).square()
-        loss = nn.functional.cross_entropy(*_logits_and_labels(model, tokenizer, drawn, keep, generator))
+        logits, labels = _logits_and_labels(model, tokenizer, drawn, keep, generator, noise)
+        weights = torch.where(torch.isin(labels, heavy), stress, 1.0) * (labels != -100)
+        loss = (nn.functional.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         set_rate(optimizers, rate_share(step, steps, schedule))
@@ -217,10 +228,12 @@ def _logits_and_labels(
     pairs: Sequence[Pair],
     keep: Tensor | float,
     generator: torch.Generator,
+    noise: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return next-token logits (B * L, V) under teacher forcing and labels (B * L,), -100 at padding.
 
     keep: share (B,) of the encoder's states that the decoder may read, drawn at random, at least one of each caption.
+    noise: standard deviation of normal noise on the states.
     """
     captions = tokenizer([caption for caption, _ in pairs], padding=True, truncation=True, return_tensors="pt")
     targets = tokenizer([line for _, line in pairs], padding=True, truncation=True, return_tensors="pt")
@@ -230,6 +243,9 @@ def _logits_and_labels(
     chance = torch.as_tensor(keep).expand(len(pairs))[:, None]
     read = (luck < chance) | (luck == luck.amin(1, keepdim=True))
     states = model.encoder(input_ids=captions["input_ids"], attention_mask=captions["attention_mask"])
+    if noise:
+        clean = states.last_hidden_state
+        states.last_hidden_state = clean + noise * torch.randn(clean.shape, generator=generator)
     logits = model(
         encoder_outputs=states,
         attention_mask=read.long(),
@@ -256,7 +272,10 @@ def _encoder_half(model: T5ForConditionalGeneration) -> T5EncoderModel:
 
 
 def main() -> None:
-    """Train on sampled scenes and print what came out; a quarter of the scenes uses all that the renderer knows."""
+    """Train on sampled scenes and print what came out.
+
+    Half of the scenes have two objects, the hard case; a fifth uses all that the renderer knows.
+    """
     parser = argparse.ArgumentParser(description="train the starter's text encoder on captions of scenes")
     parser.add_argument("--out", required=True, help="folder for text_encoder/ and text_tokenizer/")
     parser.add_argument("--scenes", type=int, default=16_000)
@@ -264,11 +283,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     everything = SceneOptions(shapes=SHAPES, colours=tuple(COLOURS), textures=("house", *TEXTURES), motions=MOTIONS)
-    first = options.seed * options.scenes
-    cut = first + options.scenes * 3 // 4
-    pairs = scene_pairs(range(first, cut)) + scene_pairs(range(cut, first + options.scenes), everything)
+    first, count = options.seed * options.scenes, options.scenes
+    a, b, last = first + count * 3 // 10, first + count // 2, first + count
+    pairs = scene_pairs(range(first, a)) + scene_pairs(range(a, b), everything)
+    pairs += scene_pairs(range(b, last), SceneOptions(pair_share=1.0))
     # Plain captions state everything; a paraphrase may leave things out, and then nobody can know them.
-    scenes = [sample_scene(seed, SceneOptions(split="held-out")) for seed in range(256)]
+    scenes = [sample_scene(seed, SceneOptions(split="held-out", pair_share=1.0)) for seed in range(256)]
     held_out = [(scene.caption, canonical(scene.attributes)) for scene in scenes]
     report = train_text_encoder(pairs, options.out, steps=options.steps, seed=options.seed, held_out=held_out)
     print_json(data=report)
