@@ -19,7 +19,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,13 +26,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from longtake.pipelines.records import machine, versions
+
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("longtake", "torch", "diffusers", "transformers", "av", "numpy")
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def save(
         "name": name,
         "results": {key: asdict(value) if isinstance(value, Comparison) else value for key, value in results.items()},
         "setting": dict(setting or {}),
-        "machine": machine(),
+        "machine": machine() | {"load_1min": round(os.getloadavg()[0], 2)},
         "versions": versions(),
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -205,36 +204,6 @@ def save(
     temporary.write_text(json.dumps(record, indent=2) + "\n")
     temporary.replace(path)
     return path
-
-
-def machine() -> dict[str, object]:
-    """What the numbers depend on: processor, cores, threads that torch uses, load now, memory, GPU."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
-    facts: dict[str, object] = {
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "load_1min": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
-    return facts
-
-
-def versions() -> dict[str, str]:
-    """Python's version, and those of the packages that the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def commit() -> str | None:

@@ -14,10 +14,9 @@ There is no baseline: the detector's accuracy on real renders is the ceiling, ch
 
 import argparse
 import json
-import platform
 import time
 from dataclasses import replace
-from importlib.metadata import version
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ import longtake
 from longtake.data.scenes import SceneOptions, render_scenes, sample_scene
 from longtake.evaluation.readback import ATTRIBUTES, score_readings
 from longtake.evaluation.readback.fitting import load_detector
+from longtake.pipelines.records import machine, versions
 
 FIRST_SEED = 500_000
 """Held-out scenes are drawn from here on; the detector's own test uses other seeds."""
@@ -102,8 +102,9 @@ def main() -> None:
         "weights": pipe.weights(),
         "seconds_per_clip": round(seconds, 3),
         "misses": misses,
-        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-        "versions": {name: version(name) for name in ("longtake", "torch", "diffusers", "transformers")},
+        "machine": machine(),
+        "versions": versions(),
+        "date": datetime.now(UTC).date().isoformat(),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")

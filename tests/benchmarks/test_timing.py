@@ -62,7 +62,7 @@ def test_record_says_what_on_which_machine_with_which_versions(tmp_path, clock):
     assert record["results"]["forward"]["timings"][0]["median"] == 2.0
     assert record["results"]["bytes"] == 7
     assert record["setting"] == {"shape": [1, 2]}
-    assert {"processor", "cores", "torch_threads", "load_1min"} <= record["machine"].keys()
+    assert {"processor", "cores", "threads", "load_1min"} <= record["machine"].keys()
     assert {"python", "torch", "longtake"} <= record["versions"].keys()
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
 

@@ -151,7 +151,7 @@ def _build(kind: type, content: Mapping[str, Any], where: str) -> Any:
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers of a clip."""
     found = {"python": platform.python_version()}
-    for name in ("longtake", "torch", "diffusers", "transformers"):
+    for name in ("longtake", "torch", "diffusers", "transformers", "av", "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -160,8 +160,20 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor and system, without the machine's name."""
-    return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
+    """Processor, cores, threads that torch uses, system, GPU if there is one; not the machine's name."""
+    processor, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    facts: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
 
 
 def peak_memory(device: torch.device) -> int:
