@@ -48,9 +48,11 @@ def test_files_of_prompts(tmp_path: Path) -> None:
     text = read_prompts(tmp_path / "a.txt")
     assert [prompt.text for prompt in text] == [caption, "a dog"]
     assert text[0].attributes is not None and text[1].attributes is None
-    own = {"objects": []}
+    own = {"objects": [{"colour": "red", "shape": "ball", "motion": "spin"}], "background": "sky", "camera": "static"}
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "x", "attributes": own}) + '\n"y"\n')
     assert [(p.text, p.attributes) for p in read_prompts(tmp_path / "a.jsonl")] == [("x", own), ("y", None)]
+    (tmp_path / "b.jsonl").write_text('{"prompt": "x", "attributes": {"objects": []}}')
+    assert read_prompts(tmp_path / "b.jsonl")[0].attributes is None  # not enough to read anything back
     (tmp_path / "a.json").write_text('["x", {"prompt": "y"}]')
     assert [p.text for p in read_prompts(tmp_path / "a.json")] == ["x", "y"]
 

@@ -10,7 +10,8 @@ Processes take shards in turns and tell one another what they saw, so all of the
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def observe(
     """
     if batch < 1 or workers < 0:
         raise BadInput(f"batch is {batch} and workers {workers}; expected 1 or more clips, and 0 or more workers.")
-    rank, size = _place()
+    rank, size = process_place()
     starts = range(0, len(cuts.clips), SHARD)
     folders = {o.name: None if cache is None else cache / f"{o.name}-{_key(cuts, o, partners)[:16]}" for o in observers}
     mine = [start for number, start in enumerate(starts) if number % size == rank]
@@ -298,8 +299,21 @@ def _load(folder: Path | None, start: int, cuts: Cuts) -> _Shard | None:
 # ----------------------------------------------------------------------------------------------------------- processes
 
 
-def _place() -> tuple[int, int]:
-    """Number of this process among all of them."""
+@contextmanager
+def joined_processes() -> Iterator[int]:
+    """Join the processes that torchrun started, if it did and nobody has; gives this one's number."""
+    if dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
+        dist.init_process_group("gloo")
+        try:
+            yield dist.get_rank()
+        finally:
+            dist.destroy_process_group()
+    else:
+        yield process_place()[0]
+
+
+def process_place() -> tuple[int, int]:
+    """Number of this process, and how many there are."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1

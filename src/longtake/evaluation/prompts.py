@@ -59,7 +59,19 @@ def _prompt(row: Any, path: Path) -> Prompt:
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
         raise BadData(f"prompts '{path}': {json.dumps(row)[:80]} is not a prompt; expected {{'prompt': 'words'}}.")
     attributes = row.get("attributes")
-    return Prompt(row["prompt"], attributes if isinstance(attributes, dict) else asked(row["prompt"]))
+    return Prompt(row["prompt"], attributes if is_whole(attributes) else asked(row["prompt"]))
+
+
+def is_whole(attributes: Any) -> bool:
+    """Whether these are attributes of a scene: objects with colour, shape and motion, a background and a camera."""
+    if not isinstance(attributes, dict) or not {"objects", "background", "camera"} <= attributes.keys():
+        return False
+    things = attributes["objects"]
+    return (
+        isinstance(things, list)
+        and bool(things)
+        and all(isinstance(thing, dict) and {"colour", "shape", "motion"} <= thing.keys() for thing in things)
+    )
 
 
 def asked(caption: str) -> dict[str, Any] | None:

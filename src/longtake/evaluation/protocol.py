@@ -19,7 +19,7 @@ like any other switch; a changed preset has a ``+`` behind its name and another 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -193,6 +193,14 @@ def find_protocol(name: str | Path, changes: Mapping[str, Any] | None = None) ->
         protocol = _read(path)
     changed = _lay_over(protocol, _by_side(changes or {}), "protocol")
     return changed if not differences(changed, protocol) else replace(changed, name=f"{protocol.name}+")
+
+
+def read_changes(pairs: Sequence[str]) -> dict[str, str]:
+    """["real.stride=3"] -> {"real.stride": "3"}, for `find_protocol`. Raises BadInput for a pair without "="."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise BadInput(f"'{pair}' is not NAME=VALUE, for example real.stride=3.")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _read(path: Path) -> Protocol:

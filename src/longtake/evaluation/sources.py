@@ -21,7 +21,7 @@ from longtake.data.scenes import SceneDataset
 from longtake.data.scenes.store import read_index
 from longtake.data.survey import Piece, survey
 from longtake.errors import BadData, BadInput, BadVideo
-from longtake.evaluation.prompts import asked
+from longtake.evaluation.prompts import asked, is_whole
 from longtake.video import VideoReader, to_uint8
 
 
@@ -271,7 +271,7 @@ def _video(piece: Piece) -> Video:
 def _attributes(path: Path, prompt: str) -> dict[str, Any] | None:
     try:
         told = json.loads(path.with_suffix(".json").read_text())["attributes"]
-        return told if isinstance(told, dict) else asked(prompt)
+        return told if is_whole(told) else asked(prompt)
     except (OSError, ValueError, KeyError, TypeError):
         return asked(prompt)
 

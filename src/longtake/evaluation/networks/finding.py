@@ -26,7 +26,12 @@ SHIPPED_LIMIT = 8 * 2**20
 
 
 def load_network(
-    name: str, *, frames: bool = False, folder: Path | None = None, device: torch.device | str = "cpu"
+    name: str,
+    *,
+    frames: bool = False,
+    folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> FeatureNetwork:
     """Load a feature network.
 
@@ -35,7 +40,7 @@ def load_network(
             for the published network, I3D or Inception.
         frames: whether one of single frames is wanted.
         folder: where the shipped networks are; the package's own by default.
-        device: where it computes.
+        device, dtype: where and in which it computes; files of the user's compute as they were made.
 
     Raises:
         UnknownName: no such name and no such file. BadInput: a file that is not what it says, one that sees frames in
@@ -56,29 +61,35 @@ def load_network(
     elif name not in known:
         raise UnknownName(f"no feature network of {_kind(frames)} is called '{name}'.{nearest(name, known)}")
     elif name.startswith("random"):
-        network = _random(name, device)
+        network = _random(name, device, dtype)
     else:
-        network = load_shipped(name, folder, device)
+        network = load_shipped(name, folder, device, dtype)
     if network.frames != frames:
         raise BadInput(f"network {network.name} sees {_kind(network.frames)}; one of {_kind(frames)} is wanted here.")
     return network
 
 
-def load_shipped(name: str, folder: Path | None = None, device: torch.device | str = "cpu") -> FeatureNetwork:
+def load_shipped(
+    name: str,
+    folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> FeatureNetwork:
     """Load scenes-3d or scenes-2d, with its own accuracy and training record in `facts`. Raises BadInput."""
     place = (folder or STARTERS) / name
     if not (place / "config.json").is_file():
         raise BadInput(f"network {name} is missing from {place.parent}: install longtake whole, or fit it again.")
     classifier = SceneClassifier.from_pretrained(str(place), low_cpu_mem_usage=False)
-    classifier = classifier.eval().requires_grad_(False).to(device)
     facts = {"own_accuracy": classifier.config.own_accuracy, "training": classifier.config.training}
-    return _of(name, weights_hash({name: classifier}), classifier, torch.device(device), facts)
+    told = weights_hash({name: classifier})
+    classifier = classifier.eval().requires_grad_(False).to(device, dtype)
+    return _of(name, told, classifier, torch.device(device), facts)
 
 
-def _random(name: str, device: torch.device | str) -> FeatureNetwork:
+def _random(name: str, device: torch.device | str, dtype: torch.dtype) -> FeatureNetwork:
     window = WINDOW if name == "random-3d" else 1
     told = digest([name, RANDOM_SEED, list(WIDTHS), window])  # its last digits may differ between machines
-    return _of(name, told, random_classifier(window).to(device), torch.device(device), {"seed": RANDOM_SEED})
+    return _of(name, told, random_classifier(window).to(device, dtype), torch.device(device), {"seed": RANDOM_SEED})
 
 
 def _of(name: str, told: str, classifier: SceneClassifier, device: torch.device, facts: dict) -> FeatureNetwork:

@@ -71,21 +71,22 @@ class SceneClassifier(ModelMixin, ConfigMixin):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Windows float (B, 3, `window`, 64, 64) in [-1, 1] -> logits (B, names) of each head."""
-        features = self._normalise(self.raw_features(pixels).float())
+        features = self._normalise(self.raw_features(pixels))
         return {name: head(features) for name, head in self.outputs.items()}
 
     def features(self, pixels: Tensor) -> Tensor:
         """Features (B, D) of clips uint8 (B, 3, T, H, W): the mean over windows (see `windows`)."""
         cut = windows(pixels, self.config.window)  # (B, W, 3, window, H, W)
-        found = self.raw_features(to_input(cut.flatten(0, 1)).to(self.dtype)).float()
+        found = self.raw_features(to_input(cut.flatten(0, 1)).to(self.dtype))
         return self._normalise(found).unflatten(0, cut.shape[:2]).mean(1)
 
     def probabilities(self, pixels: Tensor, head: str = "motion") -> Tensor:
         """Class probabilities (B, K) of one head for clips uint8 (B, 3, T, H, W), the mean over windows."""
-        return self.outputs[head](self.features(pixels)).softmax(1)
+        return self.outputs[head](self.features(pixels).to(self.dtype)).float().softmax(1)
 
     def _normalise(self, features: Tensor) -> Tensor:
-        return (features - self.feature_mean) / self.feature_deviation
+        features = features.float() if features.dtype.itemsize < 4 else features
+        return (features - self.feature_mean.to(features)) / self.feature_deviation.to(features)
 
 
 def windows(pixels: Tensor, window: int) -> Tensor:
