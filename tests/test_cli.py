@@ -247,8 +247,98 @@ def test_train_refuses_an_unknown_recipe_and_key(run, here):
     assert os.listdir() == ["a.yaml"]
 
 
+# ------------------------------------------------------------------------------------------------------------ evaluate
+
+
+@pytest.fixture
+def two_folders(here):
+    """Eight clips of 5 frames in `real`, the same with noise in `fake`, and a file that is none."""
+    generator = torch.Generator().manual_seed(0)
+    for number in range(8):
+        soft = torch.rand(1, 3, 5, 2, 2, generator=generator)
+        pixels = torch.nn.functional.interpolate(soft, size=(5, 16, 16), mode="trilinear") * 2 - 1
+        for folder, spread in (("real", 0.0), ("fake", 0.2)):
+            (here / folder).mkdir(exist_ok=True)
+            noisy = (pixels + spread * torch.randn(pixels.shape, generator=generator)).clamp(-1, 1)
+            write_clip(Clip(noisy, 8.0), f"{folder}/{number}.mkv", codec="ffv1")
+    (here / "fake" / "bad.mp4").write_text("no video")
+    return ["evaluate", "--real", "real", "--fake", "fake", "--network", "random-3d", "--set", "frames=5"]
+
+
+def test_evaluate_prints_a_table_and_writes_a_record_and_a_page(run, here, two_folders):
+    code, out, err = run(*two_folders, "--metrics", "fvd,psnr", "--resamples", 5, "--out", "found")
+    assert (code, err) == (0, "")
+    assert "FVD[random-3d]" in out and "FVD " not in out and "PSNR" in out and "not read: bad.mp4" in out
+    told = json.loads((here / "found" / "result.json").read_text())
+    assert told["protocol"]["name"] == "ours+" and told["protocol"]["fake"]["frames"] == 5
+    assert told["command"].startswith("longtake evaluate --real real") and len(told["fake"]["clips"]) == 8
+    page = (here / "found" / "result.html").read_text()
+    assert page.count("data:image/webp") == 16 and told["protocol_id"] in page
+    code, out, err = run(*two_folders, "--metrics", "psnr", "--out", "found", "--json")
+    assert (code, err) == (0, "") and json.loads(out)["decoded"] == 0  # from the cache of the first run
+
+
+def test_evaluate_compares_two_results(run, here, two_folders):
+    for name, more in (("a", []), ("b", []), ("c", ["--set", "real.stride=2", "--set", "real.frames=3"])):
+        assert run(*two_folders, "--metrics", "flicker", "--resamples", 5, "--out", name, *more)[0] == 0
+    code, out, err = run("evaluate", "--compare", "a/result.json", "b/result.json")
+    assert (code, err) == (0, "") and "flicker" in out and "no difference" in out
+    words = ("evaluate", "--compare", "a/result.json", "c/result.json")
+    assert_one_line(run(*words), "real.stride is 1 and 2", "--force")
+    code, out, err = run(*words, "--force")
+    assert code == 0 and "flicker" in out and err.count("not measured in one way") == 3
+
+
+def test_evaluate_a_model_on_prompts(run, here, tiny_folder):
+    (here / "prompts.txt").write_text("a red ball\na blue cube\n")
+    words = ["evaluate", "--model", tiny_folder, "--prompts", "prompts.txt", "--metrics", "flicker,motion", *SMALL]
+    words = [word if word != "24x16" else "16x16" for word in words]
+    assert_one_line(run(*words), "clips of 5 frames", "takes 17")
+    code, out, err = run(*words, "--set", "frames=5", "--resamples", 0)
+    assert (code, err) == (0, "") and "flicker" in out and "2 clips of 5 frames 16x16" in out
+    assert len(list((here / "evaluation" / "clips").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
-    "verb", [[], ["generate"], ["train"], ["data"], ["data", "render"], ["reconstruct"], ["systems"]]
+    ("words", "message"),
+    [
+        (["--real", "empty"], "empty"),
+        (["--fake", "gone"], "gone"),
+        (["--metrics", "fdv"], "'fvd'"),
+        (["--metrics", "readback"], "captions of scenes"),
+        (["--protocol", "latte"], "'latte-ucf101'"),
+        (["--protocol", "latte-ucf101"], "48 frames"),
+        (["--set", "frames=99"], "99 frames"),
+        (["--set", "stride"], "NAME=VALUE"),
+        (["--set", "real.size=8"], "set size"),
+        (["--network", "i3d"], "not shipped"),
+        (["--network", "text.pt"], "not TorchScript"),
+        (["--network", "gone.pt"], "gone.pt"),
+        (["--clip", "empty", "--metrics", "clip"], "prompts"),
+        (["--seam", "2", "--metrics", "fid", "--frame-network", "scenes2d"], "'scenes-2d'"),
+        (["--model", "starter"], "--fake or --model"),
+        (["--prompts", "p.txt"], "--model"),
+        (["--batch", "0"], "batch is 0"),
+        (["--compare", "a.json", "b.json"], "a.json"),
+    ],
+)
+def test_what_evaluate_refuses_is_one_line(run, here, two_folders, words, message):
+    (here / "empty").mkdir()
+    (here / "text.pt").write_text("no network")
+    base = two_folders + ["--set", "frames=5"]
+    assert_one_line(run(*base, "--metrics", "fvd", *words), message)
+    assert not (here / "evaluation" / "result.json").exists()
+
+
+def test_mixed_resolutions_say_what_to_set(run, here, two_folders):
+    write_clip(Clip(torch.rand(1, 3, 5, 8, 8) * 2 - 1, 8.0), "fake/odd.mkv", codec="ffv1")
+    assert_one_line(run(*two_folders, "--metrics", "fvd"), "16x16", "8x8 (odd.mkv)", "fake.size")
+    code, out, _ = run(*two_folders, "--metrics", "fvd", "--set", "size=8", "--resamples", 0)
+    assert code == 0 and "9 clips of 5 frames 8x8" in out
+
+
+@pytest.mark.parametrize(
+    "verb", [[], ["generate"], ["train"], ["data"], ["data", "render"], ["reconstruct"], ["evaluate"], ["systems"]]
 )
 def test_help_is_there_for_every_verb(run, verb):
     code, out, err = run(*verb, "--help")

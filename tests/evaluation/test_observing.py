@@ -151,6 +151,8 @@ def run_process(rank: int, folder: str, damaged: tuple[int, ...]) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_processes_share_the_work_and_see_the_same(tmp_path: Path) -> None:
     multiprocessing.spawn(run_process, (str(tmp_path), (3,)), nprocs=2)
     alone = observe(cut(Counting(clips(), (3,)), SIDE), [MEAN], batch=3)
