@@ -212,7 +212,8 @@ def _linearise(a: Tensor, b: Tensor, slopes_a: Tensor, slopes_b: Tensor, flow: T
     """b(x + flow) - a(x) and how it grows with either part of the flow: thrice (B, C, H, W), 0 outside the picture."""
     warped = warp(torch.cat([b, slopes_b.flatten(1, 2)], 1), flow).unflatten(1, (3, -1))
     known = _inside(flow)[:, None]
-    return (warped[:, 0] - a) * known, *((slopes_a + warped[:, 1:]) / 2 * known[:, None]).unbind(1)
+    slopes = (slopes_a + warped[:, 1:]) / 2 * known[:, None]
+    return (warped[:, 0] - a) * known, slopes[:, 0], slopes[:, 1]
 
 
 def _ascend(p_x: Tensor, p_y: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:

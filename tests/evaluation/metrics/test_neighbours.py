@@ -20,10 +20,13 @@ def by_definition(points, clips, k):
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_is_its_definition_in_any_blocks(block):
     real, fake = draw(40, 3, seed=1), 1.4 * draw(30, 3, seed=2)
-    found = precision_recall(real, fake, k=3, block=block)
-    assert found.precision == pytest.approx(by_definition(fake, real, 3))
-    assert found.recall == pytest.approx(by_definition(real, fake, 3))
-    assert 0 < found.precision < 1 and 0 < found.recall < 1
+    shares = []
+    for k in (1, 2, 3, 4):
+        found = precision_recall(real, fake, k=k, block=block)
+        assert found.precision == pytest.approx(by_definition(fake, real, k))
+        assert found.recall == pytest.approx(by_definition(real, fake, k))
+        shares.append(found.precision)
+    assert len(set(shares)) > 2 and precision_recall(real, fake, block=block).precision == shares[2]
 
 
 def test_missing_kinds_cost_recall_and_strange_clips_cost_precision():

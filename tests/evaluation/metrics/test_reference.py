@@ -92,18 +92,19 @@ def filtered_terms(a, b):
     return (luminance * structure).mean(), structure.mean()
 
 
-def test_ms_ssim_is_the_weighted_product_over_halved_pictures():
-    x, y = clips(1, 2, 1, 48, 64, noise=0.3)
+@pytest.mark.parametrize(("scales", "whole", "side"), [(3, sum(SCALES[:3]), 48), (5, 1.0, 176)])
+def test_ms_ssim_is_the_weighted_product_over_halved_pictures(scales, whole, side):
+    x, y = clips(1, 2, 1, side, side + 16, noise=0.3)
     expected = []
     for channel in range(2):
         a, b = ((z[0, channel, 0].numpy() + 1) / 2 for z in (x, y))
         product = 1.0
-        for scale in range(3):
-            whole, structure = filtered_terms(a, b)
-            product *= (whole if scale == 2 else structure) ** (SCALES[scale] / sum(SCALES[:3]))
+        for scale in range(scales):
+            both, structure = filtered_terms(a, b)
+            product *= (both if scale == scales - 1 else structure) ** (SCALES[scale] / whole)
             a, b = (z.reshape(z.shape[0] // 2, 2, z.shape[1] // 2, 2).mean((1, 3)) for z in (a, b))
         expected.append(product)
-    assert float(ms_ssim_frames(x, y, scales=3)) == pytest.approx(np.mean(expected), abs=1e-9)
+    assert float(ms_ssim_frames(x, y, scales=scales)) == pytest.approx(np.mean(expected), abs=1e-8)
 
 
 def test_ms_ssim_of_one_scale_is_ssim_and_the_published_one_needs_large_pictures():

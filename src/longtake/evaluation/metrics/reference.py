@@ -86,7 +86,8 @@ def ms_ssim_frames(x: Tensor, y: Tensor, *, scales: int = 5) -> Tensor:
             f"MS-SSIM over {scales} scales needs sides of {11 << (scales - 1)} pixels; {x.shape[-2]}x{x.shape[-1]} "
             f"allows {allowed} scales."
         )
-    weights = [weight / sum(SCALES[:scales]) for weight in SCALES[:scales]]
+    whole = 1.0 if scales == len(SCALES) else sum(SCALES[:scales])  # the published five sum to 1.0001
+    weights = [weight / whole for weight in SCALES[:scales]]
     a, b = _planes(x), _planes(y)
     product = torch.ones(1, dtype=torch.float64, device=a.device)
     for scale, weight in enumerate(weights):
