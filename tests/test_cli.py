@@ -311,7 +311,7 @@ def test_evaluate_a_model_on_prompts(run, here, tiny_folder):
         (["--set", "frames=99"], "99 frames"),
         (["--set", "stride"], "NAME=VALUE"),
         (["--set", "real.size=8"], "set size"),
-        (["--network", "i3d"], "not shipped"),
+        (["--network", "i3d"], "--network FILE"),
         (["--network", "text.pt"], "not TorchScript"),
         (["--network", "gone.pt"], "gone.pt"),
         (["--clip", "empty", "--metrics", "clip"], "prompts"),

@@ -10,7 +10,7 @@ from longtake.evaluation.cuts import cut
 from longtake.evaluation.protocol import Protocol, Side
 from longtake.evaluation.sources import TensorSource
 
-NETWORKS = {"network", "frames", "classes"}
+NOTHING = ("clip", "seams")
 
 
 def cuts(count: int = 2, frames: int = 3, size: int = 4, **known):
@@ -20,17 +20,19 @@ def cuts(count: int = 2, frames: int = 3, size: int = 4, **known):
 
 def test_every_need_is_explained() -> None:
     needs = {need for metric in METRICS.values() for need in metric.needs}
-    assert needs - set(WANTED) <= NETWORKS and set(WANTED) <= needs | {"pairs"}
+    assert needs == set(WANTED)
 
 
 def test_all_means_what_can_be_measured() -> None:
-    chosen, left_out = choose(None, cuts(), None, WANTED["pairs"])
+    chosen, left_out = choose(None, cuts(), None, WANTED["pairs"], NOTHING)
     moving = ["flicker", "warping", "motion", "dynamic", "smoothness", "cuts"]
     assert chosen == ["is", *moving, "subject", "background", "drift"]
     assert set(left_out) == set(METRICS) - set(chosen) and left_out["fvd"] == WANTED["real"]
     scene = sample_scene(0)
     known = {"prompts": [scene.caption] * 2, "attributes": [scene.attributes] * 2}
-    assert choose(None, cuts(**known), cuts(), "", clip=True, seams=True)[0] == list(METRICS)
+    assert choose(None, cuts(**known), cuts(), "")[0] == list(METRICS)
+    unshipped, left_out = choose(None, cuts(), cuts(), "", (*NOTHING, "network", "classes", "frames"))
+    assert unshipped == ["psnr", "ssim", "gmsd", *moving, "background"] and "--network FILE" in left_out["fvd"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_all_means_what_can_be_measured() -> None:
 )
 def test_what_is_asked_for_and_cannot_be_measured_is_one_line(metric: str, words: str) -> None:
     with pytest.raises((BadInput, UnknownName)) as error:
-        choose([metric], cuts(), None, WANTED["real"])
+        choose([metric], cuts(), None, WANTED["real"], NOTHING)
     assert words in str(error.value) and metric in str(error.value)
 
 

@@ -103,6 +103,13 @@ def test_scenes_know_what_they_show(tmp_path: Path) -> None:
     assert ahead.digest(0, [0]) != ahead.digest(1, [0])
 
 
+def test_a_folder_of_videos_may_have_an_index_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path / "a.mkv", noise(4))
+    for content in ("[1]", '{"format": "other"}', "no JSON"):
+        (tmp_path / "index.json").write_text(content)
+        assert open_source(tmp_path).videos[0].name == "a.mkv"
+
+
 def test_a_tensor_of_floats_and_one_of_bytes() -> None:
     pixels = torch.rand(2, 3, 4, 6, 8) * 2 - 1
     source = TensorSource(pixels, prompts=["a", "b"])

@@ -1,6 +1,6 @@
 """Which metrics there are, what each needs, and what can be measured with what is given."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,8 @@ METRICS: dict[str, Metric] = {
     "clip": Metric("cosine of CLIP's picture and text features", ("clip", "prompts")),
 }
 WANTED = {
+    "network": "I3D, which was trained by others: give its file, --network FILE, or --network scenes-3d",
+    "frames": "Inception, which was trained by others: give its file, --frame-network FILE, or --frame-network scenes-2d",
     "real": "real clips: give --real",
     "classes": "a network that is a classifier: --network scenes-3d, i3d or c3d=FILE",
     "pairs": "real clips of the same names",
@@ -96,15 +98,13 @@ def choose(
     fake: Cuts,
     real: Cuts | None,
     why_no_pairs: str,
-    *,
-    clip: bool = False,
-    seams: bool = False,
+    without: Collection[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
     """The metrics to measure; and, where all were asked for, what those that are left out would need.
 
     Args:
         metrics: names; None asks for all. fake, real, why_no_pairs: both sides, and what `find_partners` said.
-        clip, seams: whether a CLIP is there, and the seams are known.
+        without: needs that are known not to be met, of "clip", "seams", "network", "classes", "frames".
 
     Raises:
         UnknownName: no such metric. BadInput: one that was asked for by name lacks what it needs.
@@ -115,9 +115,8 @@ def choose(
         "pairs": bool(why_no_pairs),
         "truth": not any(video.attributes for video in videos),
         "prompts": not all(video.prompt for video in videos),
-        "clip": not clip,
-        "seams": not seams,
         "time": fake.side.frames < 2,
+        **dict.fromkeys(without, True),
     }
     words = {**WANTED, "pairs": why_no_pairs}
     asked = list(METRICS) if metrics is None else list(dict.fromkeys(name.strip().lower() for name in metrics))

@@ -131,7 +131,10 @@ def measure(
         check_sizes(fake_cuts, real_cuts, protocol)
     places, why_no_pairs = find_partners(fake_cuts, real_cuts)
     kit = Kit(clip_folder=clip, seams=tuple(seams), device=device)
-    chosen, left_out = choose(metrics, fake_cuts, real_cuts, why_no_pairs, clip=clip is not None, seams=bool(kit.seams))
+    network, frame_network = network or protocol.network, frame_network or protocol.frame_network
+    missing = {"clip": clip is None, "seams": not kit.seams, "network": network == "i3d", "classes": network == "i3d"}
+    missing |= {"frames": frame_network == "inception"}  # these two are nobody's but the user's to give
+    chosen, left_out = choose(metrics, fake_cuts, real_cuts, why_no_pairs, {need for need in missing if missing[need]})
     protocol = _load(kit, chosen, protocol, network, frame_network, metrics is None, left_out)
     sides = _Sides(fake_cuts, real_cuts, places)
     _look(sides, chosen, kit, cache, batch, workers, on_clips)
@@ -170,14 +173,14 @@ def _load(
     kit: Kit,
     chosen: list[str],
     protocol: Protocol,
-    network: str | FeatureNetwork | None,
-    frame_network: str | FeatureNetwork | None,
+    network: str | FeatureNetwork,
+    frame_network: str | FeatureNetwork,
     all_asked: bool,
     left_out: dict[str, str],
 ) -> Protocol:
     """Load the networks that the metrics need into the kit, and write them into the protocol."""
-    needs = {need for name in chosen for need in METRICS[name].needs}
     dtype = getattr(torch, protocol.dtype)
+    needs = {need for name in chosen for need in METRICS[name].needs}
     if needs & {"network", "classes"}:
         given = network or protocol.network
         kit.network = (
@@ -190,9 +193,8 @@ def _load(
         chosen.remove("is")
         left_out["is"] = WANTED["classes"]
     if "frames" in needs:
-        given = frame_network or protocol.frame_network
-        loaded = given if isinstance(given, FeatureNetwork) else None
-        kit.frame_network = loaded or load_network(str(given), frames=True, device=kit.device, dtype=dtype)
+        loaded = frame_network if isinstance(frame_network, FeatureNetwork) else None
+        kit.frame_network = loaded or load_network(str(frame_network), frames=True, device=kit.device, dtype=dtype)
         protocol = replace(protocol, frame_network=kit.frame_network.name, frame_network_hash=kit.frame_network.hash)
     kit.load(chosen)
     return protocol

@@ -18,7 +18,7 @@ from torch import Tensor
 from longtake.data.frames import read_frames
 from longtake.data.presets import FolderOptions
 from longtake.data.scenes import SceneDataset
-from longtake.data.scenes.store import read_index
+from longtake.data.scenes.store import FORMAT as SCENES
 from longtake.data.survey import Piece, survey
 from longtake.errors import BadData, BadInput, BadVideo
 from longtake.evaluation.prompts import asked, is_whole
@@ -79,8 +79,7 @@ def open_source(root: str | Path, split: str = "all", *, progress: bool = False)
     Raises:
         BadData: nothing there, or nothing in it can be read.
     """
-    if (Path(root) / "index.json").is_file():
-        read_index(root)
+    if _holds_scenes(Path(root) / "index.json"):
         return SceneSource(SceneDataset(root, plain=True))
     return FolderSource(root, split, progress=progress)
 
@@ -274,6 +273,14 @@ def _attributes(path: Path, prompt: str) -> dict[str, Any] | None:
         return told if is_whole(told) else asked(prompt)
     except (OSError, ValueError, KeyError, TypeError):
         return asked(prompt)
+
+
+def _holds_scenes(index: Path) -> bool:
+    """Whether this is the index of scenes that were rendered ahead; folders of videos may have one of their own."""
+    try:
+        return json.loads(index.read_text()).get("format") == SCENES
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _runs(numbers: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +41,9 @@ class ClipScorer:
         self._model.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
         self.hash = weights_hash({"clip": self._model})
-        self.side = int(self._model.config.vision_config.image_size)
-        self.width = int(self._model.config.projection_dim)
+        config: Any = self._model.config
+        self.side, self.width = int(config.vision_config.image_size), int(config.projection_dim)
+        self._longest = int(config.text_config.max_position_embeddings)
 
     @torch.no_grad()
     def pictures(self, frames: Tensor) -> Tensor:
@@ -59,8 +61,8 @@ class ClipScorer:
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
         """Unit features float32 (B, D) of prompts; words beyond CLIP's length are cut off."""
-        longest = int(self._model.config.text_config.max_position_embeddings)
-        words = self._words(list(prompts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        cut = {"truncation": True, "max_length": self._longest}
+        words = self._words(list(prompts), padding=True, return_tensors="pt", **cut)
         mask = words["attention_mask"].to(self.device)
         return _unit(self._model.get_text_features(input_ids=words["input_ids"].to(self.device), attention_mask=mask))
 
