@@ -115,7 +115,7 @@ def fit(
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.15)
     for network in networks:
-        nn.Module.to(network.train(), memory_format=torch.channels_last_3d)
+        nn.Module.to(network.train(), memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
     order: list[int] = []
     for step in range(steps):
         while len(order) < batch:
@@ -139,7 +139,7 @@ def fit(
             report(step, fitting.losses[-1])
     some = torch.randperm(count, generator=generator)[:_NORMALISED_ON].tolist()
     for network in networks:
-        nn.Module.to(network.eval(), memory_format=torch.contiguous_format)
+        nn.Module.to(network.eval(), memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         _normalise(network, (load(some[i : i + batch])[0] for i in range(0, len(some), batch)), generator)
 
 
