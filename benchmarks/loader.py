@@ -19,6 +19,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.video.reformatter import Colorspace
 from torch.utils.data import DataLoader
 
 from longtake.data.folder import VideoFolder
@@ -44,6 +45,7 @@ def write_files(folder: Path, codec: str, suffix: str, height: int, width: int) 
         with av.open(str(folder / f"{number}{suffix}"), "w") as container:
             stream = container.add_stream(codec, rate=Fraction(25))
             stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 2_000_000
+            stream.codec_context.colorspace = Colorspace.SMPTE170M  # what from_ndarray writes, also at 720 lines
             for frame in range(FRAMES):
                 picture = (back + front.roll((frame, 3 * frame), (1, 2))) * 127
                 rgb = picture.to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
