@@ -1,6 +1,6 @@
 """Train the feature networks on scenes, both at once: ``scenes-3d`` on clips, ``scenes-2d`` on single frames of them.
 
-    python -m longtake.evaluation.networks.fitting --scenes DIR [--steps 1200] [--out src/longtake/starters]
+    python -m longtake.evaluation.networks.fitting --scenes DIR [--steps 2400] [--out src/longtake/starters]
 
 An attribute of a scene may have two values, one for each object; its target is the distribution over them, one half
 each. Nothing is blurred or made noisy on the way: what a network was trained to overlook, its distance cannot see.
@@ -94,13 +94,13 @@ def fit(
     load: Callable[[list[int]], tuple[Tensor, list[dict[str, Any]]]],
     count: int,
     *,
-    steps: int = 1200,
+    steps: int = 2400,
     batch: int = 32,
     rate: float = 4e-3,
     autocast: bool = True,
     report: Callable[[int, float], Any] | None = None,
 ) -> None:
-    """Train both networks in place, then bring their features to mean 0 and deviation 1 over clips of the same set.
+    """Train both networks in place, then bring their features to mean 0 and their spread over clips of the same set.
 
     Args:
         fitting: the networks.
@@ -179,7 +179,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--held-out", type=Path, help="folder of pre-rendered held-out scenes; default: render them")
     parser.add_argument("--count", type=int, help="training clips; default: all that are rendered, or 2,000")
     parser.add_argument("--held-out-count", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=0)

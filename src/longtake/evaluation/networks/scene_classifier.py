@@ -3,8 +3,10 @@
 Three levels of a spatial convolution (1, 3, 3) that halves height and width and a temporal one (3, 1, 1) that halves
 the frames, then one convolution over the two steps that are left; without the temporal ones it sees single frames. Its
 features are the means over space and time of the second level, which is fine enough to see texture, noise and blur,
-and of the last one, which names motion and objects. Those of a trained network are brought to mean 0 and deviation 1
-over training clips, so that no feature outweighs the others in a distance.
+and of the last one, which names motion and objects. Those of a trained network are brought to mean 0 over training
+clips, and each level to one spread, the fine one to half of it: then neither drowns the other in a distance. Features of
+one level keep their proportions; with a deviation of 1 each, the floor of a distance would rise twice as fast as what
+shuffled or frozen frames do to it.
 
 ``scenes-3d`` and ``scenes-2d`` were trained on scenes (`longtake.evaluation.networks.fitting`) and are shipped.
 ``random-3d`` and ``random-2d`` are the same networks with weights drawn from a seed; their normalisation is set on
@@ -23,6 +25,8 @@ from torch.nn.functional import interpolate
 WINDOW, SIDE = 16, 64
 """Frames of a window, and height and width to which pictures are brought."""
 WIDTHS = (24, 48, 80)
+FINE_SPREAD = 0.5
+"""Of the second level's features against the last level's."""
 RANDOM_SEED = 0
 
 
@@ -139,9 +143,11 @@ def soft_noise(count: int, frames: int, generator: torch.Generator) -> Tensor:
 
 
 def set_normalisation(network: SceneClassifier, raw: Tensor) -> None:
-    """Take mean and deviation of `raw_features` (N, D) of some clips as those that all features are brought to."""
+    """Bring features to mean 0 and each level to its spread over some clips, given their `raw_features` (N, D)."""
+    middle = network.config.widths[1]
     network.feature_mean.copy_(raw.mean(0))
-    network.feature_deviation.copy_(raw.std(0).clamp_min(1e-4))
+    for level, spread in ((slice(None, middle), FINE_SPREAD), (slice(middle, None), 1.0)):
+        network.feature_deviation[level] = (raw[:, level].var(0).mean().sqrt() / spread).clamp_min(1e-6)
 
 
 def _level(channels: int, out: int, timed: bool) -> nn.Sequential:
