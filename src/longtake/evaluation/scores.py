@@ -80,7 +80,7 @@ def frechet_value(
     low = high = None
     if chance.resamples and of_real.width <= WIDEST and min(len(real), len(fake)) >= FEWEST:
         ends = bootstrap_frechet_distance(real, fake, ddof=ddof, **chance.drawing)
-        low, high = ends.low, ends.high
+        low, high = max(0.0, ends.low), ends.high  # laid around a value near 0 it would reach below
     curves = []
     if min(len(real), len(fake)) >= 20:
         fit = frechet_distance_infinity(rows[1], rows[0], generator=chance.generator(_FIT), ddof=ddof)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import longtake
 from longtake.errors import BadInput, UnknownName, nearest
@@ -82,14 +83,16 @@ def load_shipped(
     classifier = SceneClassifier.from_pretrained(str(place), low_cpu_mem_usage=False)
     facts = {"own_accuracy": classifier.config.own_accuracy, "training": classifier.config.training}
     told = weights_hash({name: classifier})
-    classifier = classifier.eval().requires_grad_(False).to(device, dtype)
+    classifier = nn.Module.to(classifier.eval().requires_grad_(False), device, dtype)
     return _of(name, told, classifier, torch.device(device), facts)
 
 
 def _random(name: str, device: torch.device | str, dtype: torch.dtype) -> FeatureNetwork:
     window = WINDOW if name == "random-3d" else 1
     told = digest([name, RANDOM_SEED, list(WIDTHS), window])  # its last digits may differ between machines
-    return _of(name, told, random_classifier(window).to(device, dtype), torch.device(device), {"seed": RANDOM_SEED})
+    return _of(
+        name, told, nn.Module.to(random_classifier(window), device, dtype), torch.device(device), {"seed": RANDOM_SEED}
+    )
 
 
 def _of(name: str, told: str, classifier: SceneClassifier, device: torch.device, facts: dict) -> FeatureNetwork:
