@@ -33,6 +33,8 @@ def test_is_vbenchs_formula():
     # frame 1: before 30, first 30; frame 2: before 30, first 60; frame 3: before 60, first 120, which counts 0.
     expected = ((cos(30) + cos(30)) / 2 + (cos(30) + cos(60)) / 2 + (cos(60) + 0) / 2) / 3
     assert float(frame_consistency(turning(0, 30, 60, 120))) == pytest.approx(expected)
+    # Opposite to the frame before, and alike the first: only the second half counts.
+    assert float(frame_consistency(turning(0, 180, 0))) == pytest.approx((0 + 0.5) / 2)
     both = frame_consistency(torch.stack([turning(0, 30, 60, 120), turning(5, 5, 5, 5)]))
     assert both.tolist() == pytest.approx([expected, 1.0])
 
