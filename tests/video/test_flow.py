@@ -108,15 +108,24 @@ def test_what_leaves_or_disagrees_is_not_visible():
     assert hidden[..., 1:3].all() and not hidden[..., 4:9].any()
 
 
-def test_scenes_are_within_the_error_that_the_page_names():
-    scenes = [sample_scene(seed, SceneOptions()) for seed in (1001, 1009, 1000, 1021)]
+@pytest.mark.parametrize(
+    ("seeds", "options", "share"),
+    [
+        ((1001, 1009, 1000, 1021), SceneOptions(), 0.4),
+        # Moving cameras: 0.08 of the true motion is missed, and 0.15 without the median filter.
+        ((1000, 1021, 1010, 1002), SceneOptions.everything(), 0.11),
+    ],
+)
+def test_scenes_are_within_the_error_that_the_page_names(seeds, options, share):
+    scenes = [sample_scene(seed, options) for seed in seeds]
     clip = render_scenes(scenes, 3)
     truth = ground_truth(scenes, 3)
     flow = clip_flow(clip[:, :, 1:])[:, :, 0]
     apart = (flow - truth.flow[:, :, 1]).norm(dim=1)
     length, seen = truth.flow[:, :, 1].norm(dim=1), truth.covisible[:, 1]
+    moving = seen & (length > 0.5)
     assert float(apart[seen].mean()) < 0.3
-    assert float(apart[seen & (length > 0.5)].mean()) < 0.4 * float(length[seen & (length > 0.5)].mean())
+    assert float(apart[moving].mean()) < share * float(length[moving].mean())
 
 
 def test_frames_that_do_not_match_are_refused():
