@@ -45,6 +45,7 @@ class Clips(torch.utils.data.Dataset):
             "prompts": [f"clip {index}", f"the {index}th clip", f"no. {index}"],
             "fps": 8.0,
             "source": f"{index}.mp4",
+            "marks": torch.tensor([index, 255], dtype=torch.uint8),
         }
 
 
@@ -128,6 +129,18 @@ def test_workers_read_from_files_in_the_samplers_order(tmp_path: Path) -> None:
         assert batch["prompt"] == [cached[key]["prompt"] for key in keys]
         assert torch.equal(batch["latents"], torch.stack([cached[key]["latents"] for key in keys]))
     assert torch.equal(copy.deepcopy(cached)[5]["latents"], cached[5]["latents"])
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_further_tensors_are_kept_as_they_are(tmp_path: Path, in_memory: bool) -> None:
+    make(tmp_path / "cache", keep=("marks",))
+    cached = CachedLatents(tmp_path / "cache", in_memory=in_memory)
+    assert torch.equal(cached[7]["marks"], torch.tensor([7, 255], dtype=torch.uint8))
+    assert cached[7]["latents"].dtype == torch.float32
+    with pytest.raises(BadData, match="another choice of tensors"):
+        make(tmp_path / "cache")
+    make(tmp_path / "without")
+    assert "marks" not in CachedLatents(tmp_path / "without")[7]
 
 
 def test_another_tokenizer_is_refused_for_reading_and_for_resuming(tmp_path: Path) -> None:

@@ -310,7 +310,8 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         condition: Tensor | None = None,
         *,
         info: StepInfo | None = None,
-    ) -> Tensor:
+        states_after: int | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Predict the velocity, noise - data.
 
         Args:
@@ -321,9 +322,10 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
             condition: (B, C + mask_channels, T, H, W), latents of given frames (black latents elsewhere) and their
                 mask (1 = given). None = no frame given.
             info: which forward of which run; for methods only, it never changes what is computed here.
+            states_after: also return the video tokens behind so many blocks (1 to their number), for a loss on them.
 
         Returns:
-            (B, C, T, H, W), in the dtype of `latents`.
+            (B, C, T, H, W), in the dtype of `latents`; with `states_after` also the tokens (B, N, width).
 
         Raises:
             BadSize: the patch does not divide the latents.
@@ -345,15 +347,18 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
             words = words + self.word_positions[places]
         cond = self._block_condition(timestep.expand(b), text, text_mask, grid, info)
 
-        for block in self.blocks:
+        states = h
+        for number, block in enumerate(self.blocks, start=1):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 h, words = self._gradient_checkpointing_func(block, h, words, cond, grid)
             else:
                 h, words = block(h, words, cond, grid)
+            states = h if number == states_after else states
 
         shift, scale = self.head_modulation(cond.total).unsqueeze(2).unbind(1)
         velocity = self.head(norm_modulate(h, shift, scale))
-        return unpatchify(velocity, grid, self.patch).to(latents.dtype)
+        velocity = unpatchify(velocity, grid, self.patch).to(latents.dtype)
+        return velocity if states_after is None else (velocity, states)
 
     def _block_condition(
         self, timestep: Tensor, text: Tensor, text_mask: Tensor | None, grid: TokenGrid, info: StepInfo | None

@@ -4,7 +4,7 @@ A cache is a folder::
 
     index.json               format, tokenizer hash, sizes, fps, counts, the list of shards
     shard-00000.safetensors  latents (n, C, T', H', W'), last_image_latents (n, C, 1, H', W'); prompts, sources in the
-    shard-00001.safetensors  file's metadata
+    shard-00001.safetensors  file's metadata; and what else of the items was to be kept, as it is
 
 A shard is written under a temporary name and renamed, then the index likewise, so an interrupted run leaves whole
 shards and an index that lists them; the next run goes on behind them. One cache holds one size; mix sizes with
@@ -57,6 +57,7 @@ class CacheIndex:
         pixel_shape: (3, T, H, W) of the clips. latent_shape: (C, T', H', W').
         fps: frames per second of the first clip.
         total: clips in the data set. shards: (file name, clips) of each finished shard.
+        kept: names of further tensors of the items that are stored as they are.
     """
 
     tokenizer: str
@@ -67,6 +68,7 @@ class CacheIndex:
     fps: float
     total: int
     shards: tuple[tuple[str, int], ...]
+    kept: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -85,6 +87,7 @@ def cache_latents(
     workers: int = 0,
     device: str | torch.device = "cpu",
     source: str = "",
+    keep: Sequence[str] = (),
     progress: bool = True,
 ) -> CacheIndex:
     """Encode every clip of a data set, and its last frame as a single image, into a cache; go on if one is begun.
@@ -100,13 +103,14 @@ def cache_latents(
         workers: DataLoader processes that prepare pixels.
         device: where the tokenizer lives.
         source: words that tell this data apart from other data; compared on resume.
+        keep: names of further tensors of an item, equal in shape for all clips, that are stored as they are.
 
     Returns:
         The index of the complete cache.
 
     Raises:
         BadData: empty data, clips of different sizes, latents that are not finite in `dtype`, or a cache of other
-            data, another tokenizer or another dtype already in `out`.
+            data, another tokenizer, dtype or choice of tensors already in `out`.
         BadOutput: the folder cannot be made or the disk is full.
     """
     out = Path(out)
@@ -119,7 +123,7 @@ def cache_latents(
         out.mkdir(exist_ok=True)
     except OSError as error:
         raise BadOutput(f"Cannot make the cache folder {out}: {error.strerror}.") from None
-    wanted = CacheIndex(tokenizer.content_hash(), source, name, (), (), 0.0, len(dataset), ())
+    wanted = CacheIndex(tokenizer.content_hash(), source, name, (), (), 0.0, len(dataset), (), tuple(keep))
     index = _index_to_resume(out, wanted)
     if index.count == index.total:
         return index
@@ -143,6 +147,7 @@ def cache_latents(
                 "last_image_latents": last[i],
                 "prompts": _prompts(dataset, item, index.count + len(rows) + i),
                 "source": str(item.get("source", "")),
+                **{key: item[key] for key in keep},
             }
             for i, item in enumerate(items)
         ]
@@ -165,8 +170,8 @@ def read_index(root: str | Path) -> CacheIndex:
         fields = json.loads(path.read_text())
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
-        for key in ("pixel_shape", "latent_shape"):
-            fields[key] = tuple(fields[key])
+        for key in ("pixel_shape", "latent_shape", "kept"):
+            fields[key] = tuple(fields.get(key, ()))
         fields["shards"] = tuple((file, count) for file, count in fields["shards"])
         return CacheIndex(**fields)
     except FileNotFoundError:
@@ -179,8 +184,8 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
     """The clips of a cache, map-style.
 
     An item is {"latents": (C, T', H', W'), "last_image_latents": (C, 1, H', W'), "prompt": str, "fps": float,
-    "source": str}. A key is an index, which gives the first prompt, or an (epoch, index) pair, which draws one of the
-    clip's paraphrases (`longtake.data.order.draw_prompt`).
+    "source": str}, and the tensors that the cache kept. A key is an index, which gives the first prompt, or an
+    (epoch, index) pair, which draws one of the clip's paraphrases (`longtake.data.order.draw_prompt`).
 
     Args:
         root: the folder that `cache_latents` wrote.
@@ -219,6 +224,7 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
         if self.index.count == 0:
             raise BadData(f"The latents in {root} are empty: run the same encoding again.")
         self._ends = list(accumulate(count for _, count in self.index.shards))
+        self._names = ("latents", "last_image_latents", *self.index.kept)
         self._files: dict[int, Any] = {}
         self._prompts: list[list[str]] = []
         self._sources: list[str] = []
@@ -231,7 +237,7 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
             in_memory = values * DTYPES[self.index.dtype].itemsize <= 2 * 2**30
         self._held: dict[str, Tensor] = {}
         if in_memory:
-            for name in ("latents", "last_image_latents"):
+            for name in self._names:
                 self._held[name] = torch.cat([self._open(i).get_tensor(name) for i in range(len(self._ends))])
             self._files.clear()
 
@@ -245,11 +251,10 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
         """Return the items of a batch; a DataLoader calls this once per batch."""
         places = [split_key(key, len(self)) for key in keys]
         indices = [index for _, index in places]
-        latents, last = (self._gather(name, indices) for name in ("latents", "last_image_latents"))
+        tensors = {name: self._gather(name, indices) for name in self._names}
         return [
             {
-                "latents": latents[i],
-                "last_image_latents": last[i],
+                **{name: values[i] for name, values in tensors.items()},
                 "prompt": draw_prompt(self._prompts[index], self.seed, epoch, index)
                 if isinstance(keys[i], tuple)
                 else self._prompts[index][0],
@@ -268,13 +273,16 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
 
     def _gather(self, name: str, indices: list[int]) -> Tensor:
         if name in self._held:
-            return self._held[name][indices].to(self.dtype)
+            return self._typed(name, self._held[name][indices])
         rows = []
         for index in indices:
             shard = bisect_right(self._ends, index)
             row = index - (self._ends[shard - 1] if shard else 0)
             rows.append(self._open(shard).get_slice(name)[row : row + 1])
-        return torch.cat(rows).to(self.dtype)
+        return self._typed(name, torch.cat(rows))
+
+    def _typed(self, name: str, values: Tensor) -> Tensor:
+        return values if name in self.index.kept else values.to(self.dtype)
 
     def _open(self, shard: int) -> Any:
         if shard not in self._files:
@@ -291,7 +299,13 @@ def _index_to_resume(out: Path, wanted: CacheIndex) -> CacheIndex:
     if not (out / "index.json").exists():
         return wanted
     begun = read_index(out)
-    for field, what in (("tokenizer", "tokenizer"), ("source", "data"), ("dtype", "dtype"), ("total", "clip count")):
+    for field, what in (
+        ("tokenizer", "tokenizer"),
+        ("source", "data"),
+        ("dtype", "dtype"),
+        ("total", "clip count"),
+        ("kept", "choice of tensors"),
+    ):
         old, new = getattr(begun, field), getattr(wanted, field)
         if old != new:
             raise BadData(f"{out} holds latents of another {what} ({old}, not {new}): choose another folder.")
@@ -321,7 +335,8 @@ def _with_shapes(index: CacheIndex, items: list[dict[str, Any]]) -> CacheIndex:
 
 def _write_shard(out: Path, index: CacheIndex, rows: list[dict[str, Any]]) -> CacheIndex:
     file = f"shard-{len(index.shards):05d}.safetensors"
-    tensors = {name: torch.stack([row[name] for row in rows]) for name in ("latents", "last_image_latents")}
+    names = ("latents", "last_image_latents", *index.kept)
+    tensors = {name: torch.stack([row[name] for row in rows]) for name in names}
     metadata = {
         "prompts": json.dumps([row["prompts"] for row in rows]),
         "sources": json.dumps([row["source"] for row in rows]),

@@ -85,6 +85,8 @@ class ObjectiveRecipe:
     first: float = 0.6  # of these: the first frame,
     first_last: float = 0.2  # the first and the last,
     continuation: float = 0.2  # or the first few latent frames
+    alignment: float = 0.0  # scenes: weight of reading each token's object off the states inside the backbone
+    alignment_block: int = 4  # behind so many blocks
 
 
 @dataclass

@@ -26,34 +26,41 @@ def pixel_data(data: DataRecipe, seed: int, world: World) -> Sets:
     return [train for train, _ in pairs], pairs[0][1]
 
 
-def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World) -> Sets:
-    """Latents from a cache, or pixels that the task encodes as it goes where the recipe names no cache."""
-    pairs = [_latents(part, seed, tokenizer, world) for part in data_parts(data)]
+def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World, semantics: bool = False) -> Sets:
+    """Latents from a cache, or pixels that the task encodes as it goes where the recipe names no cache.
+
+    With `semantics` items of scenes also say which object is where, see `longtake.data.scenes.SceneDataset`.
+    """
+    pairs = [_latents(part, seed, tokenizer, world, semantics) for part in data_parts(data)]
     return [train for train, _ in pairs], pairs[0][1]
 
 
-def _pixels(data: DataRecipe, seed: int, world: World) -> Pair:
+def _pixels(data: DataRecipe, seed: int, world: World, semantics: bool = False) -> Pair:
     if data.kind == "latents":
         raise BadRecipe("data.kind: a tokenizer is trained on pixels; use scenes or videos.")
-    return _videos(data, seed) if data.kind == "videos" else _scenes(data, seed, world)
+    return _videos(data, seed) if data.kind == "videos" else _scenes(data, seed, world, semantics)
 
 
-def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World) -> Pair:
+def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World, semantics: bool) -> Pair:
     from longtake.data.latent_cache import CachedLatents, cache_latents
 
     if data.kind == "latents":
         if data.root is None:
             raise BadRecipe("data.root: missing; the folder of a latent cache.")
         return _split(CachedLatents(data.root, tokenizer_hash=tokenizer.content_hash(), seed=seed), data)
-    sets = _pixels(data, seed, world)
+    sets = _pixels(data, seed, world, semantics)
     if data.cache is None:
         return sets
-    folder = Path(data.cache) / f"latents-{tokenizer.content_hash()[:12]}-{data.frames}x{data.height}x{data.width}"
+    size = f"{data.frames}x{data.height}x{data.width}{'-semantics' if semantics else ''}"
+    folder = Path(data.cache) / f"latents-{tokenizer.content_hash()[:12]}-{size}"
+    keep = ("instances", "classes") if semantics else ()
     names = ("train", "held-out")
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in zip(names, sets, strict=True):
-            cache_latents(part, tokenizer, folder / name, device=world.device, source=name, workers=data.workers)
+            cache_latents(
+                part, tokenizer, folder / name, device=world.device, source=name, keep=keep, workers=data.workers
+            )
     barrier(world)
     return CachedLatents(folder / names[0], seed=seed), CachedLatents(folder / names[1], seed=seed)
 
@@ -63,7 +70,7 @@ def sample_fps(item: dict[str, Any]) -> float:
     return float(item.get("fps") or 8.0)
 
 
-def _scenes(data: DataRecipe, seed: int, world: World) -> Pair:
+def _scenes(data: DataRecipe, seed: int, world: World, semantics: bool = False) -> Pair:
     """Scenes 0 .. count-1 of the training split; the first ones of the held-out split, whose prompts it never shows."""
     from longtake.data.scenes import SceneDataset, SceneOptions, prerender
 
@@ -81,9 +88,13 @@ def _scenes(data: DataRecipe, seed: int, world: World) -> Pair:
             Path(data.cache).mkdir(parents=True, exist_ok=True)
             prerender(root, data.count, chosen, **size, workers=data.workers)
         barrier(world)
-    train: Any = SceneDataset(root, options=chosen, count=data.count, **size, seed=seed)
+    train: Any = SceneDataset(root, options=chosen, count=data.count, **size, seed=seed, semantics=semantics)
     others = SceneDataset(
-        options=SceneOptions(**{**options, "split": "held-out"}), count=data.held_out, **size, plain=True
+        options=SceneOptions(**{**options, "split": "held-out"}),
+        count=data.held_out,
+        **size,
+        plain=True,
+        semantics=semantics,
     )
     if rendered > data.frames:
         train, others = (Windows(part, data.frames, seed) for part in (train, others))
@@ -135,7 +146,10 @@ class Windows(Dataset[dict[str, Any]]):
         item = self.dataset[key]
         starts = item["pixels"].shape[1] - self.frames + 1
         start = mix_seed(self.seed, 4, *split_key(key, len(self))) % starts
-        return {**item, "pixels": item["pixels"][:, start : start + self.frames]}
+        window = slice(start, start + self.frames)
+        if "instances" in item:
+            item = {**item, "instances": item["instances"][window]}
+        return {**item, "pixels": item["pixels"][:, window]}
 
 
 class Preloaded(Dataset[dict[str, Any]]):

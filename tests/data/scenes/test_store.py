@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from longtake.data.order import draw_prompt
-from longtake.data.scenes import SceneDataset, SceneOptions, prerender, render_scenes, sample_scene
-from longtake.data.scenes.store import SceneIndex, read_index, write_index
+from longtake.data.scenes import SceneDataset, SceneOptions, ground_truth, prerender, render_scenes, sample_scene
+from longtake.data.scenes.store import CLASSES, SceneIndex, read_index, write_index
 from longtake.errors import BadData, BadOutput
 
 SMALL = {"frames": 3, "height": 12, "width": 20}
@@ -126,3 +126,20 @@ def test_a_damaged_index_and_a_missing_parent_are_one_line(tmp_path):
         read_index(tmp_path)
     with pytest.raises(BadOutput, match="nowhere"):
         fill(tmp_path / "nowhere" / "here")
+
+
+def test_semantics_say_which_object_is_where():
+    size = {"count": 3, "frames": 5, "height": 64, "width": 64}
+    plain = SceneDataset(options=SceneOptions(pair_share=1.0), **size)
+    known = SceneDataset(options=SceneOptions(pair_share=1.0), **size, semantics=True)
+    for index in range(3):
+        item = known[index]
+        assert torch.equal(item["pixels"], plain[index]["pixels"])
+        assert item["instances"].shape == (5, 16, 16)
+        truth = ground_truth([known.scene(index)], 5, 16, 16).instances[0]
+        assert torch.equal(item["instances"], truth)
+        assert truth.max() == 2
+        for row, thing in zip(item["classes"].tolist(), item["attributes"]["objects"], strict=True):
+            named = [names[number] for names, number in zip(CLASSES, row, strict=True)]
+            assert named == [thing["colour"], thing["shape"], thing["motion"]]
+    assert "instances" not in plain[0]

@@ -86,7 +86,7 @@ def test_prompts_and_frames_are_left_out_as_often_as_the_recipe_says(recipe, mon
     def flow(latents, noise, sigma, prompts, condition):
         seen["prompts"] += prompts
         seen["sigmas"] += sigma.tolist()
-        return torch.zeros(len(prompts))
+        return torch.zeros(len(prompts)), None
 
     monkeypatch.setattr(task, "flow", flow)
     monkeypatch.setattr(task, "condition", lambda batch, latents, kinds, seeds: seen["kinds"].extend(kinds))
@@ -125,6 +125,24 @@ def test_given_frames_are_packed_as_the_pipeline_packs_them(recipe):
     assert opening[:, 4:, :2].min() == 1
     assert opening[:, 4:, 2:].max() == 0  # at least one latent frame is left to make
     assert torch.equal(opening[:, :4, :2], latents[:, :, :2])
+
+
+def test_alignment_is_learned_and_left_behind(recipe, tmp_path):
+    quiet = {"validation": {"every": 0}, "samples": {"every": 0}, "steps": 60}
+    made = recipe(tmp_path, **quiet, objective={"alignment": 0.5, "alignment_block": 1}, data={"cache": str(tmp_path)})
+    run(made)
+    rows = read_curve(tmp_path / "loss.csv")
+    assert rows[0]["loss"] == pytest.approx(rows[0]["flow"] + 0.5 * rows[0]["alignment"], rel=1e-4)
+    assert rows[-1]["alignment"] < 0.8 * rows[0]["alignment"]
+    pipe = VideoPipeline.from_pretrained(str(tmp_path / "export"))
+    assert not any("alignment" in name for name in pipe.transformer.state_dict())
+
+
+def test_alignment_needs_scenes_and_a_block_that_exists(recipe, tmp_path):
+    with pytest.raises(BadRecipe, match="only scenes"):
+        GeneratorTask(recipe(objective={"alignment": 1.0, "alignment_block": 1}, data={"kind": "videos"}), WORLD)
+    with pytest.raises(BadRecipe, match="3 of 2 blocks; use 1 to 2"):
+        GeneratorTask(recipe(objective={"alignment": 1.0, "alignment_block": 3}), WORLD)
 
 
 def test_the_text_encoder_is_trained_and_exported_when_asked(recipe, parts, tmp_path):

@@ -26,11 +26,16 @@ from torch.utils.data import DataLoader, Dataset
 from longtake.data.order import draw_prompt, split_key
 from longtake.data.scenes.rendering import render_scenes
 from longtake.data.scenes.sampling import STARTER, SceneOptions, sample_scene
-from longtake.data.scenes.world import FPS, Scene
+from longtake.data.scenes.truth import instance_maps
+from longtake.data.scenes.world import COLOURS, FPS, MOTIONS, SHAPES, Scene
 from longtake.errors import BadData, BadInput, BadOutput
 from longtake.video import from_uint8, to_uint8
 
 FORMAT = "longtake.scenes/1"
+CLASSES = (tuple(COLOURS), SHAPES, MOTIONS)
+"""What "classes" of an item of `SceneDataset` index."""
+INSTANCE_SCALE = 4
+"""Pixels on a side of what an entry of "instances" stands for."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,9 @@ class SceneDataset(Dataset[dict[str, Any]]):
 
     An item is {"pixels": float (3, T, H, W) in [-1, 1], "prompt": str, "prompts": all captions (the plain one first),
     "fps": float, "source": "scene SEED", "attributes": dict}. Pixels are whole byte levels either way, so an item does
-    not depend on what has been rendered ahead.
+    not depend on what has been rendered ahead. With `semantics` it also has "instances": uint8 (T, H/4, W/4), 0 where
+    the background is and n where the n-th object is; and "classes": uint8 (2, 3), of each object its colour, shape and
+    motion as indices into COLOURS, SHAPES and MOTIONS of `world` (0 where there is no second object).
 
     A key is an index or an (epoch, index) pair; an index means epoch 0. The prompt is the plain caption half of the
     time and else one of its paraphrases, as a pure function of (seed, epoch, index).
@@ -182,7 +189,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         options, first_seed, frames, height, width, fps: which clips. With a root they may be left out, for its index
             says them, and must agree with it where given.
         count: clips; with a root the first so many of it (default: all), else 100,000 by default.
-        seed: for the choice of prompts. plain: always the plain caption.
+        seed: for the choice of prompts. plain: always the plain caption. semantics: see above.
 
     Raises:
         BadData: no pre-rendered folder at root, one of other scenes or sizes, or one with fewer clips.
@@ -201,6 +208,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         fps: float | None = None,
         seed: int = 0,
         plain: bool = False,
+        semantics: bool = False,
     ) -> None:
         asked = {
             "options": options,
@@ -220,7 +228,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
             if count is not None and count > self.index.count:
                 raise BadData(f"{root} is a set of {self.index.count} clips, not of {count}: prerender the others.")
         self.count = self.index.count if count is None else count
-        self.seed, self.plain = seed, plain
+        self.seed, self.plain, self.semantics = seed, plain, semantics
         self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -230,7 +238,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         epoch, index = split_key(key, len(self))
         scene = self.index.scene(index)
         captions = scene.captions
-        return {
+        item = {
             "pixels": from_uint8(self._pixels(index)),
             "prompt": captions[0] if self.plain else draw_prompt(captions, self.seed, epoch, index),
             "prompts": list(captions),
@@ -238,6 +246,16 @@ class SceneDataset(Dataset[dict[str, Any]]):
             "source": f"scene {scene.seed}",
             "attributes": scene.attributes,
         }
+        return {**item, **self._semantics(scene)} if self.semantics else item
+
+    def _semantics(self, scene: Scene) -> dict[str, Tensor]:
+        i = self.index
+        size = (max(1, i.height // INSTANCE_SCALE), max(1, i.width // INSTANCE_SCALE))
+        classes = torch.zeros(2, 3, dtype=torch.uint8)
+        for row, thing in zip(classes, scene.objects, strict=False):
+            names = (thing.garment.colour, thing.identity.shape, thing.motion.kind)
+            row[:] = torch.tensor([list(known).index(name) for known, name in zip(CLASSES, names, strict=True)])
+        return {"instances": instance_maps([scene], i.frames, *size, fps=i.fps)[0], "classes": classes}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}  # a memory map would be copied whole into a worker process

@@ -153,6 +153,19 @@ def ground_truth(
         )
 
 
+def instance_maps(
+    scenes: Sequence[Scene], frames: int = 17, height: int = 64, width: int = 64, *, fps: float = FPS
+) -> Tensor:
+    """Which object each pixel shows, without the rest of the truth: uint8 (B, T, H, W), as `Truth.instances`."""
+    with torch.no_grad():
+        stage = set_stage(scenes, frames, height, width, fps=fps)
+        direction = stage.directions()
+        hits = above_floor(stage, cast(stage, direction), floor_distance(stage, direction))
+        instances = torch.zeros(len(scenes) * frames * height * width, dtype=torch.uint8)
+        instances[hits.ray] = pick(stage.instance, hits.slot).to(torch.uint8)
+        return instances.view(len(scenes), frames, height, width)
+
+
 def part_names(shape: str) -> tuple[str, ...]:
     """Names of the parts of a shape; entry n - 1 names the pixels of value n in `Truth.parts`."""
     return FIGURE_PARTS if shape == "figure" else (shape,)

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from longtake.diffusion.conditions import FrameMask, given_frames
 from longtake.diffusion.flow import TIMESTEPS, sigma_sampler
+from longtake.errors import BadRecipe
 from longtake.pipelines.text import encode_prompts, token_limit
+from longtake.training.alignment import AlignmentHead, alignment_loss, coverage
 from longtake.training.models import build_backbone, build_text, build_tokenizer
 from longtake.training.parallel import World
-from longtake.training.recipe import Recipe
+from longtake.training.recipe import Recipe, data_parts
 from longtake.training.sources import Sets, latent_data, sample_fps
 from longtake.training.tasks import Batch, seeded_noise
 from longtake.video import Clip
@@ -39,12 +41,15 @@ class GeneratorTask:
         self.modules: dict[str, nn.Module] = {"backbone": self.backbone}
         if recipe.text.train:
             self.modules["text"] = self.encoder
+        if recipe.objective.alignment:
+            self.modules["alignment"] = self.alignment_head().to(world.device)
         self.sets: Sets | None = None
         self.generator = torch.Generator()
 
     def data(self) -> Sets:
         if self.sets is None:
-            self.sets = latent_data(self.recipe.data, self.recipe.seed, self.vae, self.world)
+            semantics = self.recipe.objective.alignment > 0
+            self.sets = latent_data(self.recipe.data, self.recipe.seed, self.vae, self.world, semantics=semantics)
         return self.sets
 
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -58,8 +63,12 @@ class GeneratorTask:
             prompts.append("" if drop < objective.prompt_dropout else prompt)
             kinds.append(self.kind_of(kind) if image < objective.image_rate else None)
         noise = seeded_noise(tuple(latents.shape[1:]), [seed ^ 1 for seed in seeds], latents.device)
-        each = self.flow(latents, noise, torch.cat(sigmas), prompts, self.condition(batch, latents, kinds, seeds))
-        return each.mean(), {}
+        condition = self.condition(batch, latents, kinds, seeds)
+        if not objective.alignment:
+            return self.flow(latents, noise, torch.cat(sigmas), prompts, condition)[0].mean(), {}
+        each, states = self.flow(latents, noise, torch.cat(sigmas), prompts, condition, objective.alignment_block)
+        flow, alignment = each.mean(), self.alignment(states, batch)
+        return flow + objective.alignment * alignment, {"flow": flow.detach(), "alignment": alignment.detach()}
 
     def validate(self, batch: Batch, seeds: list[int]) -> dict[str, Tensor]:
         latents = self.latents(batch)
@@ -67,18 +76,49 @@ class GeneratorTask:
         total = torch.zeros(len(seeds), device=latents.device)
         for level in range(HELD_OUT_SIGMAS):
             sigma = torch.full((len(seeds),), (level + 0.5) / HELD_OUT_SIGMAS)
-            total += self.flow(latents, noise, sigma, batch["prompt"], None)
+            total += self.flow(latents, noise, sigma, batch["prompt"], None)[0]
         return {"loss": total / HELD_OUT_SIGMAS}
 
     def flow(
-        self, latents: Tensor, noise: Tensor, sigma: Tensor, prompts: list[str], condition: Tensor | None
-    ) -> Tensor:
-        """Squared error of the velocity, mean over each sample: (B,). sigma (B,) in [0, 1]; the rest (B, C, T, H, W)."""
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        sigma: Tensor,
+        prompts: list[str],
+        condition: Tensor | None,
+        states_after: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Squared error of the velocity, mean over each sample (B,), and the tokens (B, N, D) behind a block if asked.
+
+        sigma (B,) in [0, 1]; the rest (B, C, T, H, W).
+        """
         sigma = sigma.to(latents.device)
         noisy = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1))
         states, mask = self.text(prompts)
-        velocity = self.backbone(noisy, sigma * TIMESTEPS, states, mask, condition)
-        return (velocity.float() - (noise - latents)).square().flatten(1).mean(1)
+        made = self.backbone(noisy, sigma * TIMESTEPS, states, mask, condition, states_after=states_after)
+        velocity, tokens = (made, None) if states_after is None else made
+        return (velocity.float() - (noise - latents)).square().flatten(1).mean(1), tokens
+
+    def alignment_head(self) -> AlignmentHead:
+        """The head that reads the scene off the backbone's tokens."""
+        from longtake.data.scenes.store import CLASSES
+
+        config, block = self.backbone.config, self.recipe.objective.alignment_block
+        depth = config.dual_blocks + config.single_blocks
+        if not 1 <= block <= depth:
+            raise BadRecipe(f"objective.alignment_block: {block} of {depth} blocks; use 1 to {depth}.")
+        if any(part.kind != "scenes" for part in data_parts(self.recipe.data)):
+            raise BadRecipe("objective.alignment: only scenes say what each token shows; set it to 0 for other data.")
+        return AlignmentHead(config.width, tuple(len(names) for names in CLASSES))
+
+    def alignment(self, states: Tensor | None, batch: Batch) -> Tensor:
+        """Loss of the head on tokens (B, N, D) of a batch that holds "instances" and "classes"."""
+        assert states is not None
+        sizes = self.vae.latent_shape(*batch["instances"].shape[1:2], self.recipe.data.height, self.recipe.data.width)
+        grid = tuple(n // p for n, p in zip(sizes[-3:], self.backbone.config.patch, strict=True))
+        truth = batch["classes"]
+        head = self.modules["alignment"]
+        return alignment_loss(head(states), head.classes, coverage(batch["instances"], truth.shape[1], grid), truth)
 
     def text(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """States (B, L, D) and mask (B, L) of prompts; with gradients when the encoder is trained too."""
