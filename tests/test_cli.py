@@ -308,9 +308,10 @@ def test_evaluate_a_model_on_prompts(run, here, tiny_folder):
         (["--metrics", "readback"], "captions of scenes"),
         (["--protocol", "latte"], "'latte-ucf101'"),
         (["--protocol", "latte-ucf101"], "48 frames"),
-        (["--set", "frames=99"], "99 frames"),
+        (["--protocol", "latte-ucf101", "--set", "frames=2"], "--set real.shortest=5"),
+        (["--set", "frames=99"], "--set frames=5"),
         (["--set", "stride"], "NAME=VALUE"),
-        (["--set", "real.size=8"], "set size"),
+        (["--set", "real.size=8"], "--set size=16x16"),
         (["--network", "i3d"], "--network FILE"),
         (["--network", "text.pt"], "not TorchScript"),
         (["--network", "gone.pt"], "gone.pt"),
@@ -332,7 +333,7 @@ def test_what_evaluate_refuses_is_one_line(run, here, two_folders, words, messag
 
 def test_mixed_resolutions_say_what_to_set(run, here, two_folders):
     write_clip(Clip(torch.rand(1, 3, 5, 8, 8) * 2 - 1, 8.0), "fake/odd.mkv", codec="ffv1")
-    assert_one_line(run(*two_folders, "--metrics", "fvd"), "16x16", "8x8 (odd.mkv)", "fake.size")
+    assert_one_line(run(*two_folders, "--metrics", "fvd"), "16x16", "8x8 (odd.mkv)", "--set fake.size=8")
     code, out, _ = run(*two_folders, "--metrics", "fvd", "--set", "size=8", "--resamples", 0)
     assert code == 0 and "9 clips of 5 frames 8x8" in out
 

@@ -59,7 +59,7 @@ def check_sizes(fake: Cuts, real: Cuts, protocol: Protocol) -> None:
         (h, w), (rows, columns) = fake.size, real.size
         raise BadInput(
             f"generated clips are {w}x{h} and real ones {columns}x{rows}, and protocol {protocol.name} takes them as "
-            f"they are: set size, for example to {w}x{h}."
+            f"they are: bring both to one size, for example --set size={w}x{h}."
         )
 
 

@@ -87,10 +87,13 @@ def cut(source: ClipSource, side: Side, seed: int = 0, *, what: str = "real", pr
             windows += [(number, first) for first in _starts(side, starts, mix_seed(seed, _name(video.name), _START))]
     if not windows:
         longest = max(source.videos, key=lambda video: video.frames)
+        fits = (longest.frames - 1) // side.stride + 1
+        remedy = [f"--set frames={fits}"] if fits < side.frames else []
+        remedy += [f"--set {what}.shortest={longest.frames}"] if longest.frames < (side.shortest or 0) else []
         raise BadData(
             f"all {len(source.videos)} videos of {source.name} are shorter than the window of protocol {protocol}, "
-            f"{side.span} frames; the longest, {longest.name}, has {longest.frames}: set {what}.frames or {what}.stride "
-            "lower, or choose another protocol."
+            f"{side.span} frames; the longest, {longest.name}, has {longest.frames}: take less, "
+            f"{' '.join(remedy)}, or choose another protocol."
         )
     chosen = _select(source, side, windows, seed)
     _check_sizes(source, side, chosen, what, protocol)
@@ -148,8 +151,8 @@ def _check_sizes(source: ClipSource, side: Side, windows: list[tuple[int, int]],
         (a, _), (b, _) = sizes.most_common(2)
         raise BadData(
             f"{source.name} mixes resolutions, {len(sizes)} of them: {a[0]}x{a[1]} ({first[a]}), {b[0]}x{b[1]} "
-            f"({first[b]}); protocol {protocol} takes pictures as they are: set {what}.size, for example to "
-            f"{min(min(size) for size in sizes)}."
+            f"({first[b]}); protocol {protocol} takes pictures as they are: bring them to one size, for example "
+            f"--set {what}.size={min(min(size) for size in sizes)}."
         )
 
 

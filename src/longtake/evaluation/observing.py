@@ -226,11 +226,12 @@ def _rows(observer: Observer, seen: Seen) -> Tensor:
 
 
 def _stack(clips: list[Tensor], cuts: Cuts, numbers: list[int]) -> Tensor:
+    height, width = clips[0].shape[-2:]
     for clip, number in zip(clips, numbers, strict=True):
         if clip.shape != clips[0].shape:
             raise BadData(
-                f"{cuts.name(number)} is {clip.shape[-1]}x{clip.shape[-2]} and {cuts.name(numbers[0])} "
-                f"{clips[0].shape[-1]}x{clips[0].shape[-2]}: set size in the protocol."
+                f"{cuts.name(number)} is {clip.shape[-1]}x{clip.shape[-2]} and {cuts.name(numbers[0])} {width}x{height}: "
+                f"bring them to one size, for example --set size={min(height, width)}."
             )
     return torch.stack(clips)
 

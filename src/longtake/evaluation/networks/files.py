@@ -95,7 +95,7 @@ def _load_safetensors(name: str, path: Path, device: torch.device) -> Callable[[
     except (SafetensorError, OSError) as error:
         raise BadInput(f"feature network '{path}' is not a safetensors file: {_line(error)}.") from None
     except ValueError as error:
-        raise BadInput(f"feature network {error}.") from None
+        raise BadInput(f"feature network {error}: give I3D's weights, or TorchScript as NAME=FILE.") from None
     return lambda pixels: i3d_features(network, pixels)
 
 
@@ -128,10 +128,13 @@ def _try(
         except Exception as error:  # TorchScript raises what it likes
             why = why or error
     else:
-        raise BadInput(f"feature network '{path}' is not {name}: it does not take {way.words} ({_line(why)}).")
+        raise BadInput(
+            f"feature network '{path}' is not {name}: it does not take {way.words} ({_line(why)}): "
+            f"give {'the right file' if way.width is None else f'it as another network, myname={path.name}'}."
+        )
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 1 or not found.is_floating_point():
         what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise BadInput(f"feature network '{path}' is not {name}: it gave {what} for one clip; expected (1, features).")
+        raise BadInput(f"feature network '{path}' is not {name}: it gave {what} for one clip, not (1, features).")
     if way.width is not None and found.shape[1] != way.width:
         raise BadInput(
             f"feature network '{path}' is not {name}: it gives {found.shape[1]} features and {name} gives {way.width}; "
@@ -158,7 +161,7 @@ def _probabilities(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 
 
 def _line(error: Exception | None) -> str:
-    """The line of an error that says most: TorchScript puts its own trace in front."""
+    """The sentence of an error that says most: TorchScript puts its own trace in front, and advice behind."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     said = [line for line in lines if line.startswith(("RuntimeError:", "Expected", "Unknown keyword"))]
-    return (said or lines)[-1 if said else 0].removesuffix(".")[:200]
+    return (said or lines)[-1 if said else 0].split(". ")[0].removesuffix(".")[:200]
