@@ -226,6 +226,8 @@ def main(words: Sequence[str] | None = None) -> int:
         network.register_to_config(
             training={
                 "clips": len(scenes),
+                "first_seed": scenes.index.first_seed,
+                "pair_share": scenes.index.options.pair_share,
                 "steps": options.steps,
                 "batch": options.batch,
                 "rate": options.rate,
