@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
+import sys
 import threading
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported; subprocesses inherit it
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -14,6 +16,8 @@ from hypothesis import settings
 
 settings.register_profile("longtake", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("longtake")
+
+sys.path.insert(0, str(Path(__file__).parent / "recorded"))  # what tests of several folders import
 
 TIMEOUT = 180  # seconds; `@pytest.mark.timeout(seconds)` for a test that needs another limit
 

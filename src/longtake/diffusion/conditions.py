@@ -157,40 +157,41 @@ class Conditions:
     """What one forward of a denoiser is conditioned on.
 
     Args:
-        text: (B, L, D), states of the text encoder.
+        text: (B, L, D), states of the text encoder; None for a network without text.
         text_mask: (B, L) bool, True = a token of the prompt; None = no padding.
         frames: (B, C + stride, T, H, W), a packed `FrameCondition`; None = no frame given.
+        labels: (B,) whole numbers, the class of each clip; None for a network without classes.
     """
 
-    text: Tensor
+    text: Tensor | None = None
     text_mask: Tensor | None = None
     frames: Tensor | None = None
+    labels: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Conditions":
         """Move to a device, and floats to a dtype."""
         mask = None if self.text_mask is None else self.text_mask.to(device)
         frames = None if self.frames is None else self.frames.to(device, dtype)
-        return Conditions(self.text.to(device, dtype), mask, frames)
+        text = None if self.text is None else self.text.to(device, dtype)
+        return Conditions(text, mask, frames, None if self.labels is None else self.labels.to(device))
 
     def join(self, other: "Conditions") -> "Conditions":
         """Put another batch behind this one; the shorter text is padded and masked.
 
-        Raises BadInput when only one of the two has given frames.
+        Raises BadInput when only one of the two has text, given frames or labels.
         """
-        if (self.frames is None) != (other.frames is None):
-            raise BadInput("frames given on one side of guidance only; give the same frames, or none, to both sides")
+        for name in ("text", "frames", "labels"):
+            if (getattr(self, name) is None) != (getattr(other, name) is None):
+                raise BadInput(f"{name} given on one side of guidance only; give the same kind, or none, to both sides")
+        frames = None if self.frames is None or other.frames is None else torch.cat([self.frames, other.frames])
+        labels = None if self.labels is None or other.labels is None else torch.cat([self.labels, other.labels])
+        if self.text is None or other.text is None:
+            return Conditions(None, None, frames, labels)
         length = max(self.text.shape[1], other.text.shape[1])
-        padded = [F.pad(c.text, (0, 0, 0, length - c.text.shape[1])) for c in (self, other)]
+        both = ((self.text, self.text_mask), (other.text, other.text_mask))
+        padded = [F.pad(text, (0, 0, 0, length - text.shape[1])) for text, _ in both]
         mask = None
-        if any(c.text_mask is not None or c.text.shape[1] < length for c in (self, other)):
-            mask = torch.cat([F.pad(c.mask_or_ones(), (0, length - c.text.shape[1])) for c in (self, other)])
-        frames = None
-        if self.frames is not None and other.frames is not None:
-            frames = torch.cat([self.frames, other.frames])
-        return Conditions(torch.cat(padded), mask, frames)
-
-    def mask_or_ones(self) -> Tensor:
-        """The text mask, all True when there is no padding."""
-        if self.text_mask is not None:
-            return self.text_mask
-        return torch.ones(self.text.shape[:2], dtype=torch.bool, device=self.text.device)
+        if any(read is not None or text.shape[1] < length for text, read in both):
+            every = [text.new_ones(text.shape[:2], dtype=torch.bool) if read is None else read for text, read in both]
+            mask = torch.cat([F.pad(read, (0, length - read.shape[1])) for read in every])
+        return Conditions(torch.cat(padded), mask, frames, labels)

@@ -31,7 +31,10 @@ class Denoiser(Protocol):
     """A velocity network as a sampling loop sees it."""
 
     def __call__(self, x: Tensor, info: StepInfo, conditions: Conditions) -> Tensor:
-        """x (B, C, T, H, W) at noise level info.sigma -> velocity of the same shape."""
+        """x (B, C, T, H, W) at noise level info.sigma -> velocity of the same shape.
+
+        A network with a learned variance puts the variance's code behind it on the channel axis.
+        """
         ...
 
 
@@ -95,6 +98,7 @@ def sample(
     if steps < 1:
         raise BadInput(f"{steps} sampling steps; use at least 1")
     kind = prediction_kind(scheduler)
+    learned = str(scheduler.config.get("variance_type", "")).startswith("learned")
     velocity_at = _guided(denoiser, cond, null, guider, batched)
     accepts = signature(scheduler.step).parameters
     extra = {"generator": list(generators)} if generators is not None and "generator" in accepts else {}
@@ -108,8 +112,13 @@ def sample(
         else:
             alpha, point, sigma = _onto_flow(scheduler, index, t, x)
         info = StepInfo(run, index, total, float(t), float(t) / trained, sigma, "cond")
-        velocity = velocity_at(point, info)
+        made = velocity_at(point, info)
+        velocity, code = made[:, : x.shape[1]], made[:, x.shape[1] :]
         output = velocity if kind == "flow" else _from_velocity(kind, velocity, point, sigma, alpha)
+        if learned:
+            if not code.shape[1]:
+                raise BadInput("the scheduler reads a learned variance and the network gives none; use a fixed variance")
+            output = torch.cat([output, code], dim=1)
         if kind == "flow" and index == total - 1 and scheduler.sigmas[-1] > 0:
             x = point - sigma * velocity  # DEIS and SA stop above 0 and would leave noise: take the data predicted here
         else:
@@ -135,7 +144,9 @@ def _guided(
         else:
             together = denoiser(torch.cat([point, point]), replace(info, branch="cond_uncond"), both)
             without, with_prompt = together.chunk(2)
-        return guider(with_prompt, without, point, info.sigma or 0.0, memory)
+        channels = point.shape[1]  # a variance is not guided: it stays as it is with the prompt
+        guided = guider(with_prompt[:, :channels], without[:, :channels], point, info.sigma or 0.0, memory)
+        return torch.cat([guided, with_prompt[:, channels:]], dim=1)
 
     return velocity_at
 

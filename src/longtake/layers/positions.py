@@ -1,4 +1,4 @@
-"""Learned absolute positions on three axes, and the sinusoidal embedding of a timestep."""
+"""Positions that are added to tokens, fixed or learned, and the sinusoidal embedding of a timestep."""
 
 import math
 
@@ -13,6 +13,29 @@ def timestep_features(timestep: Tensor, features: int = 256, period: float = 1e4
     index = torch.arange(half, dtype=torch.float32, device=timestep.device)
     angle = timestep.float()[:, None] * torch.exp(-math.log(period) / half * index)
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def sincos_line(positions: Tensor, features: int, period: float = 1e4) -> Tensor:
+    """Fixed [sin | cos] positions on one axis (MAE, arXiv 2111.06377): (n,) -> float32 (n, features), even features."""
+    half = features // 2
+    index = torch.arange(half, dtype=torch.float64, device=positions.device)
+    angle = torch.outer(positions.double(), period ** (-index / half))
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
+
+
+def sincos_plane(rows: Tensor, columns: Tensor, features: int) -> Tensor:
+    """Fixed positions on a plane: the first half of the features codes the column, the second the row.
+
+    Args:
+        rows, columns: (h,) and (w,), coordinates of the grid's rows and columns.
+        features: a multiple of 4.
+
+    Returns:
+        float32 (h*w, features), row by row.
+    """
+    y, x = (sincos_line(axis, features // 2) for axis in (rows, columns))
+    h, w = len(y), len(x)
+    return torch.cat([x.expand(h, w, -1), y[:, None].expand(h, w, -1)], dim=-1).flatten(0, 1)
 
 
 class FactorisedPositions(nn.Module):

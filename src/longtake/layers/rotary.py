@@ -50,6 +50,18 @@ def rotary_table(
     return torch.polar(torch.ones_like(turn), turn).to(torch.complex64)
 
 
+def rotary_line(length: int, head_dim: int, *, theta: float = 1e4, device: torch.device | str | None = None) -> Tensor:
+    """Turns along one axis, for all pairs of a head: complex64 (length, head_dim/2). `head_dim` is even."""
+    index = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
+    turn = torch.outer(torch.arange(length, dtype=torch.float64, device=device), theta ** (-index / head_dim))
+    return torch.polar(torch.ones_like(turn), turn).to(torch.complex64)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turn the interleaved pairs of (..., S, D) by a table (S, D/2), in float32; result in x's dtype."""
+    return torch.view_as_real(_pairs(x.float().contiguous()) * table).flatten(-2).to(x.dtype)
+
+
 def norm_rotate(x: Tensor, weight: Tensor, table: Tensor | None, eps: float = 1e-6) -> Tensor:
     """RMSNorm over each head's features, then turn its interleaved pairs (0,1), (2,3), ... by their positions.
 
