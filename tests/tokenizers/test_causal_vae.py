@@ -205,3 +205,26 @@ def test_levels_that_do_not_agree_are_refused():
         CausalVAE(temporal_downsample=(True,))
     with pytest.raises(BadInput, match="does not divide"):
         CausalVAE(shortcuts=True, multipliers=(1, 2, 4))
+
+
+def test_per_frame_every_frame_is_an_image_of_its_own():
+    whole = tiny()
+    apart = CausalVAE.from_config({**whole.config, "per_frame": True}).eval()
+    apart.load_state_dict(whole.state_dict())
+    pixels = torch.rand(2, 3, 4, 16, 16) * 2 - 1
+    assert apart.stride == (1, *whole.stride[1:])
+    assert apart.latent_shape(4, 16, 16) == (4, *whole.latent_shape(1, 16, 16)[1:])
+    with torch.no_grad():
+        latents = apart.encode(pixels)
+        images = torch.cat([whole.encode(pixels[:, :, f : f + 1]) for f in range(4)], dim=2)
+        torch.testing.assert_close(latents, images, atol=1e-5, rtol=1e-5)
+        frames = torch.cat([whole.decode(latents[:, :, f : f + 1]) for f in range(4)], dim=2)
+        torch.testing.assert_close(apart.decode(latents), frames, atol=1e-5, rtol=1e-5)
+        streamed = torch.cat(list(apart.decode_stream(latents, chunk=2)), dim=2)
+        torch.testing.assert_close(streamed, frames, atol=1e-5, rtol=1e-5)
+        streamed = torch.cat(list(apart.encode_stream(pixels, chunk=1)), dim=2)
+        torch.testing.assert_close(streamed, images, atol=1e-5, rtol=1e-5)
+        assert apart(pixels, sample=False).pixels.shape == pixels.shape
+    assert apart.config.per_frame and not whole.config.per_frame
+    with pytest.raises(BadInput, match="per_frame"):
+        apart.to_diffusers()

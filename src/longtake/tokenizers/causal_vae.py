@@ -54,6 +54,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
         dropout: rate inside the residual blocks.
         shortcuts: parameter-free averaging shortcuts around each level, as in Wan 2.2.
         decoder_base_width: `base_width` of the decoder, or None for the encoder's.
+        per_frame: take every frame of a clip as an image of its own, so that the stride in time is 1 and any number of
+            frames fits (as Latte encodes clips, arXiv 2401.03048); a model of clips needs no other weights for it.
     """
 
     _supports_gradient_checkpointing = True
@@ -73,6 +75,7 @@ class CausalVAE(ModelMixin, ConfigMixin):
         dropout: float = 0.0,
         decoder_base_width: int | None = None,
         shortcuts: bool = False,
+        per_frame: bool = False,
     ) -> None:
         super().__init__()
         if len(temporal_downsample) != len(multipliers) - 1:
@@ -97,7 +100,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
     def stride(self) -> tuple[int, int, int]:
         """Pixels per latent along (time, height, width)."""
         space = self.config.patch_size * 2 ** (len(self.config.multipliers) - 1)
-        return 2 ** sum(map(bool, self.config.temporal_downsample)), space, space
+        time = 1 if self.config.per_frame else 2 ** sum(map(bool, self.config.temporal_downsample))
+        return time, space, space
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """The (T', H', W') of a clip's latents; `BadSize` names the nearest sizes when one does not fit."""
@@ -158,8 +162,12 @@ class CausalVAE(ModelMixin, ConfigMixin):
     def posterior_of_chunk(self, pixels: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
         """`posterior` of the next frames of a stream: 1 + 4n of them in its first chunk, 4n in the later ones."""
         self._check(pixels, self.config.in_channels)
+        frames = pixels.shape[2]
+        if self.config.per_frame:
+            pixels, state = _frames_apart(pixels), None
         x = _channels_last(fold_patches(pixels.to(self.dtype), self.config.patch_size))
-        mean, logvar = self.quant_conv(self.encoder(x, state)).chunk(2, dim=1)
+        coded = self.quant_conv(self.encoder(x, state))
+        mean, logvar = (_frames_joined(coded, frames) if self.config.per_frame else coded).chunk(2, dim=1)
         return _at_least_float32(mean), _at_least_float32(logvar).clamp(-30.0, 20.0)
 
     def encode(self, pixels: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
@@ -181,8 +189,12 @@ class CausalVAE(ModelMixin, ConfigMixin):
         return self._decode(self.denormalise(latents), state)
 
     def _decode(self, raw: Tensor, state: StreamState | None = None) -> Tensor:
+        frames = raw.shape[2]
+        if self.config.per_frame:
+            raw, state = _frames_apart(raw), None
         y = self.decoder(self.post_quant_conv(_channels_last(raw.to(self.dtype))), state)
-        return _at_least_float32(unfold_patches(y, self.config.patch_size))
+        y = _at_least_float32(unfold_patches(y, self.config.patch_size))
+        return _frames_joined(y, frames) if self.config.per_frame else y
 
     def forward(
         self, pixels: Tensor, *, sample: bool = True, generator: torch.Generator | None = None
@@ -276,6 +288,10 @@ class CausalVAE(ModelMixin, ConfigMixin):
         """A copy of this tokenizer as diffusers' `AutoencoderKLWan`, with the same outputs; diffusers' latents are raw."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
+        if self.config.per_frame:
+            raise BadInput(
+                "per_frame has no form in diffusers, which takes whole clips; export it with per_frame=False"
+            )
         other = AutoencoderKLWan(**config_to_diffusers(self.config, self.stride))
         other.load_state_dict(self.state_dict())
         return nn.Module.to(other, device=self.device, dtype=self.dtype).train(self.training)
@@ -311,6 +327,16 @@ def unfold_patches(x: Tensor, patch: int) -> Tensor:
     B, C, T, H, W = x.shape
     x = x.reshape(B, C // patch**2, patch, patch, T, H, W)
     return x.permute(0, 1, 4, 5, 3, 6, 2).reshape(B, C // patch**2, T, H * patch, W * patch)
+
+
+def _frames_apart(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B T, C, 1, H, W)."""
+    return x.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+
+
+def _frames_joined(x: Tensor, frames: int) -> Tensor:
+    """The inverse of `_frames_apart`."""
+    return x.squeeze(2).unflatten(0, (-1, frames)).transpose(1, 2)
 
 
 def _channels_last(x: Tensor) -> Tensor:
