@@ -209,7 +209,7 @@ def test_levels_that_do_not_agree_are_refused():
 
 def test_per_frame_every_frame_is_an_image_of_its_own():
     whole = tiny()
-    apart = CausalVAE.from_config({**whole.config, "per_frame": True}).eval()
+    apart = tiny(per_frame=True)
     apart.load_state_dict(whole.state_dict())
     pixels = torch.rand(2, 3, 4, 16, 16) * 2 - 1
     assert apart.stride == (1, *whole.stride[1:])
