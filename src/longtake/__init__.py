@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from longtake.backbones.latte import Latte
     from longtake.backbones.waver import HybridStreamDiT
     from longtake.catalogue import System, systems
     from longtake.pipelines.generating import generate
@@ -19,11 +20,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["CausalVAE", "HybridStreamDiT", "System", "VideoPipeline", "__version__", "generate", "load", "systems"]
+__all__ = [
+    "CausalVAE",
+    "HybridStreamDiT",
+    "Latte",
+    "System",
+    "VideoPipeline",
+    "__version__",
+    "generate",
+    "load",
+    "systems",
+]
 
 _HOMES = {
     "CausalVAE": "longtake.tokenizers.causal_vae",
     "HybridStreamDiT": "longtake.backbones.waver",
+    "Latte": "longtake.backbones.latte",
     "VideoPipeline": "longtake.pipelines.video_pipeline",
     "System": "longtake.catalogue",
     "generate": "longtake.pipelines.generating",

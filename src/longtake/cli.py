@@ -34,8 +34,8 @@ def generate(
         Path | None, typer.Option(help="Where to; the record goes beside it. Default: clip.mp4.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Clip i of --count is drawn from seed + i.")] = 0,
-    frames: Annotated[int, typer.Option(help="Frames of the clip.")] = 17,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "64x64",
+    frames: Annotated[int | None, typer.Option(help="Frames of the clip; default: as trained (starter: 17).")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: as trained (starter: 64x64).")] = None,
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 30,
     guidance: Annotated[float, typer.Option(help="Strength of guidance; 1 is none.")] = 4.0,
     negative: Annotated[str, typer.Option(help="What to stay away from.")] = "",
@@ -52,7 +52,7 @@ def generate(
     """Make clips from a prompt, and a record of each that makes it again."""
     if (prompt is None) == (from_record is None):
         raise BadInput("generate takes a prompt, or --from-record with the .json of a clip: give one of the two")
-    height, width = _size(size)
+    height, width = (None, None) if size is None else _size(size)
     _quiet()
     from longtake.pipelines.generating import generate, regenerate
 

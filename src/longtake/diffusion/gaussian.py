@@ -96,7 +96,11 @@ class GaussianDiffusion:
         true_mean = self.posterior_mean(latents, noisy, timestep)
         true_log = _like(self.low.to(latents.device)[timestep], latents)
         divergence = 0.5 * (
-            log_variance - true_log - 1 + (true_log - log_variance).exp() + (true_mean - mean) ** 2 * (-log_variance).exp()
+            log_variance
+            - true_log
+            - 1
+            + (true_log - log_variance).exp()
+            + (true_mean - mean) ** 2 * (-log_variance).exp()
         )
         likelihood = -_log_likelihood(latents, mean, 0.5 * log_variance)
         each = torch.where(_like(timestep == 0, latents).bool(), likelihood, divergence)
@@ -157,10 +161,12 @@ def noise_denoiser(backbone: "ModelMixin", kept: Tensor | None = None) -> "Denoi
         scale = math.hypot(1 - sigma, sigma)  # x_t = x / scale, since abar = (1 - sigma)^2 / scale^2
         timestep = torch.full((x.shape[0],), time, device=x.device)
         sample = (x / scale).to(backbone.dtype)
-        made = backbone(sample, timestep, given.text, given.text_mask, given.frames, labels=given.labels, info=info)
-        made = made.float()
+        of_class = {} if given.labels is None else {"labels": given.labels}
+        made = backbone(sample, timestep, given.text, given.text_mask, given.frames, **of_class, info=info).float()
         noise, code = made[:, : x.shape[1]], made[:, x.shape[1] :]
-        return torch.cat([(noise - x) / (1 - sigma), code], dim=1)  # noise - data with data = (x - sigma noise)/(1 - sigma)
+        return torch.cat(
+            [(noise - x) / (1 - sigma), code], dim=1
+        )  # noise - data with data = (x - sigma noise)/(1 - sigma)
 
     return denoise
 

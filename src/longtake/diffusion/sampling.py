@@ -45,7 +45,9 @@ def velocity_denoiser(backbone: "ModelMixin") -> Denoiser:
         given = conditions.to(x.device, backbone.dtype)
         level = info.t if info.sigma is None else info.sigma * TIMESTEPS  # some schedulers round their timesteps
         timestep = torch.full((x.shape[0],), level, device=x.device)
-        return backbone(x.to(backbone.dtype), timestep, given.text, given.text_mask, given.frames, info=info).float()
+        of_class = {} if given.labels is None else {"labels": given.labels}
+        x = x.to(backbone.dtype)
+        return backbone(x, timestep, given.text, given.text_mask, given.frames, **of_class, info=info).float()
 
     return denoise
 
@@ -117,7 +119,9 @@ def sample(
         output = velocity if kind == "flow" else _from_velocity(kind, velocity, point, sigma, alpha)
         if learned:
             if not code.shape[1]:
-                raise BadInput("the scheduler reads a learned variance and the network gives none; use a fixed variance")
+                raise BadInput(
+                    "the scheduler reads a learned variance and the network gives none; use a fixed variance"
+                )
             output = torch.cat([output, code], dim=1)
         if kind == "flow" and index == total - 1 and scheduler.sigmas[-1] > 0:
             x = point - sigma * velocity  # DEIS and SA stop above 0 and would leave noise: take the data predicted here

@@ -39,9 +39,9 @@ def generate(
     model: str | Path = "starter",
     out: str | Path = "clip.mp4",
     negative_prompt: str = "",
-    frames: int = 17,
-    height: int = 64,
-    width: int = 64,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
     steps: int = 30,
     guidance: float = 4.0,
     seed: int = 0,
@@ -68,13 +68,17 @@ def generate(
     Raises:
         LongtakeError: before anything is sampled where that can be known, with nothing half-written.
     """
-    settings = Settings(prompt, negative_prompt, frames, height, width, steps, guidance, seed)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 10_000:
         raise BadInput(f"count is {count!r}: expected a whole number from 1 to 10000")
     paths = _numbered(Path(out), count)
     for path in paths:
-        check_output(path, frames=frames * count, height=height, width=width)
+        check_output(path, frames=(frames or 1) * count, height=height or 1, width=width or 1)
     pipe = load(model, dtype=dtype, device=device)
+    asked = zip((frames, height, width), pipe.config.clip_size, strict=True)
+    sizes = [own if size is None else size for size, own in asked]
+    for path in paths:
+        check_output(path, frames=sizes[0] * count, height=sizes[1], width=sizes[2])
+    settings = Settings(prompt, negative_prompt, *sizes, steps, guidance, seed)
     if scheduler is not None:
         pipe.scheduler = scheduler_named(scheduler, shift=shift_of(pipe.scheduler))
     given = {"image": image, "last_image": last_image, "continue_from": continue_from}

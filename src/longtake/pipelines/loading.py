@@ -47,8 +47,9 @@ def load(name: str | Path = "starter", *, dtype: str | torch.dtype | None = None
         raise UnknownModel(f"'{name}' does not load as a pipeline: {_first_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
     pipe.register_to_config(_name_or_path=str(name))
-    for network in (pipe.tokenizer, pipe.transformer, pipe.text_encoder):
-        network.eval().requires_grad_(False)
+    for network in pipe.components.values():
+        if isinstance(network, torch.nn.Module):
+            network.eval().requires_grad_(False)
     return pipe.to(where, kind)
 
 

@@ -1,6 +1,6 @@
 """VideoPipeline: prompt (and given frames) in, clip out. A diffusers pipeline: one folder, `model_index.json` on top.
 
-text     prompt and negative prompt -> T5 states, padded to one length
+text     prompt and negative prompt -> T5 states, padded to one length; or the name of a class -> its number
 denoise  noise, drawn per clip from its own seed -> latents, over any diffusers scheduler set up for flow matching
 decode   latents -> pixels, streamed through the tokenizer
 
@@ -20,11 +20,14 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from longtake.backbones.latte import Latte
 from longtake.backbones.waver import HybridStreamDiT
 from longtake.diffusion.conditions import Conditions, FrameMask, given_frames
+from longtake.diffusion.gaussian import noise_denoiser
 from longtake.diffusion.guidance import CFG
 from longtake.diffusion.sampling import draw_noise, sample, velocity_denoiser
 from longtake.errors import BadInput, BadSize, UnknownModel
+from longtake.pipelines.classes import class_label
 from longtake.pipelines.given import Film, Given, Picture, given_ending, given_picture
 from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_memory, versions, weights_hash
 from longtake.pipelines.schedulers import describe_scheduler
@@ -61,35 +64,44 @@ class VideoOutput:
 
 
 class VideoPipeline(DiffusionPipeline):
-    """Text, picture or clip to video.
+    """Text, class, picture or clip to video.
 
     Args:
         tokenizer: pixels <-> latents.
-        transformer: predicts the velocity.
-        text_encoder, text_tokenizer: T5 or UMT5 and its tokenizer; any `transformers` pair of that kind.
-        scheduler: any of diffusers' set up for flow matching (see `schedulers.scheduler_named`); may be replaced at any
-            time by assignment.
+        transformer: predicts the velocity, or the noise.
+        text_encoder, text_tokenizer: T5 or UMT5 and its tokenizer; any `transformers` pair of that kind. None for a
+            transformer without text.
+        scheduler: any of diffusers' that `longtake.diffusion.sampling.prediction_kind` accepts; for flow matching see
+            `schedulers.scheduler_named`. May be replaced at any time by assignment.
         fps: frame rate of the clips that it was trained on.
         tokenizer_hash: of the tokenizer that the transformer was trained with; None takes the one that is given.
+        classes: names of the transformer's classes, in order; a prompt then is one of them, or empty for none.
+        predicts: "velocity", or "noise" (`longtake.diffusion.gaussian`).
+        clip_size: frames, height and width of the clips that it was trained on, made unless others are
+            asked for; None is 17, 64, 64.
 
     Raises:
         UnknownModel: the tokenizer is another one than `tokenizer_hash` says. BadSize: networks of unlike widths.
     """
 
+    _optional_components = ["text_encoder", "text_tokenizer"]
     model_cpu_offload_seq = "text_encoder->transformer->tokenizer"
 
     def __init__(
         self,
         tokenizer: CausalVAE,
-        transformer: HybridStreamDiT,
-        text_encoder: PreTrainedModel,
-        text_tokenizer: PreTrainedTokenizerBase,
+        transformer: HybridStreamDiT | Latte,
+        text_encoder: PreTrainedModel | None,
+        text_tokenizer: PreTrainedTokenizerBase | None,
         scheduler: SchedulerMixin,
         fps: float = 8.0,
         tokenizer_hash: str | None = None,
+        classes: list[str] | None = None,
+        predicts: str = "velocity",
+        clip_size: list[int] | None = None,
     ):
         super().__init__()
-        _check_widths(tokenizer, transformer, text_encoder)
+        _check_widths(tokenizer, transformer, text_encoder, len(classes or ()))
         self.register_modules(
             tokenizer=tokenizer,
             transformer=transformer,
@@ -103,6 +115,7 @@ class VideoPipeline(DiffusionPipeline):
             if kind.__module__.startswith("longtake."):
                 self.register_to_config(**{part: ("longtake", kind.__name__)})
         self.register_to_config(fps=fps, tokenizer_hash=tokenizer_hash or _fingerprint(tokenizer))
+        self.register_to_config(classes=classes or [], predicts=predicts, clip_size=clip_size or [17, 64, 64])
         self._checked_tokenizer: CausalVAE | None = None
         self._weights: tuple[tuple[tuple[int, int], ...], str] | None = None
         self.check_tokenizer()
@@ -137,9 +150,9 @@ class VideoPipeline(DiffusionPipeline):
         prompt: str,
         *,
         negative_prompt: str = "",
-        frames: int = 17,
-        height: int = 64,
-        width: int = 64,
+        frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
         steps: int = 30,
         guidance: float = 4.0,
         seed: int = 0,
@@ -152,9 +165,11 @@ class VideoPipeline(DiffusionPipeline):
         """Make clips.
 
         Args:
-            prompt: what happens; up to 4,000 characters, of which the encoder reads its first tokens.
+            prompt: what happens; up to 4,000 characters, of which the encoder reads its first tokens. With a model of
+                classes the name of one.
             negative_prompt: what to stay away from; takes the place of the empty prompt in guidance.
-            frames, height, width: of the clip; 1 + 4n frames and multiples of 8 with the starter's tokenizer.
+            frames, height, width: of the clip; 1 + 4n frames and multiples of 8 with the starter's tokenizer. None:
+                those that the model was trained on.
             steps: of the scheduler, 1 to 1000.
             guidance: strength of classifier-free guidance, 0 to 100; 1 is none, and takes half the time.
             seed: clip i of `count` is drawn from seed + i and equals the single clip of that seed.
@@ -166,6 +181,8 @@ class VideoPipeline(DiffusionPipeline):
         Raises:
             BadInput, BadSize, BadImage, BadVideo: an argument out of its range, before any network runs.
         """
+        asked = zip((frames, height, width), self.config.clip_size, strict=True)
+        frames, height, width = (own if size is None else size for size, own in asked)
         settings = Settings(prompt, negative_prompt, frames, height, width, steps, guidance, seed, count)
         shape = self.check(settings)
         self.check_tokenizer()
@@ -203,7 +220,10 @@ class VideoPipeline(DiffusionPipeline):
     def check(self, settings: Settings) -> tuple[int, int, int]:
         """Return the latents' (T', H', W') of a run. Raises BadInput or BadSize for a value out of its range."""
         for name in ("prompt", "negative_prompt"):
-            check_prompt(getattr(settings, name), self.text_tokenizer, name=name)
+            if self.text_tokenizer is None:
+                class_label(getattr(settings, name), self.config.classes, name=name)
+            else:
+                check_prompt(getattr(settings, name), self.text_tokenizer, name=name)
         for name, low, high in (("steps", 1, MAX_STEPS), ("count", 1, 1024), ("seed", 0, MAX_SEED)):
             value = getattr(settings, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -232,6 +252,10 @@ class VideoPipeline(DiffusionPipeline):
     ) -> tuple[dict[str, Given], Settings, tuple[str, ...]]:
         """Read what was given, and note what was changed about it or will not be read."""
         context = 1 + self.tokenizer.stride[0]
+        if isinstance(self.transformer, Latte):
+            for name, one in (("image", image), ("last_image", last_image), ("continue_from", continue_from)):
+                if one is not None:
+                    raise BadInput(f"{name} was given, and this model takes no frames: leave it out")
         if image is not None and continue_from is not None:
             raise BadInput("image and continue_from both give the beginning of the clip: give one of them")
         if last_image is not None and settings.frames == 1:
@@ -249,7 +273,7 @@ class VideoPipeline(DiffusionPipeline):
         if continue_from is not None:
             given["continue_from"] = given_ending(continue_from, context, *size, fps=self.config.fps)
         notes = [note for one in given.values() for note in one.notes]
-        for name in ("prompt", "negative_prompt"):
+        for name in ("prompt", "negative_prompt") if self.text_tokenizer is not None else ():
             fit = check_prompt(getattr(settings, name), self.text_tokenizer, name=name)
             if fit.truncated:
                 notes.append(f"{name} has {fit.tokens} tokens; the first {fit.limit - 1} and an end mark were read")
@@ -261,8 +285,11 @@ class VideoPipeline(DiffusionPipeline):
         Both prompts are padded to one length, so that a batch sees what its members alone would see.
         """
         prompts = [settings.prompt] if settings.guidance == 1 else [settings.negative_prompt, settings.prompt]
-        states, mask = encode_prompts(prompts, self.text_tokenizer, self.text_encoder)
         count = settings.count
+        if self.text_tokenizer is None or self.text_encoder is None:
+            labels = [class_label(prompt, self.config.classes) for prompt in prompts]
+            return [Conditions(labels=torch.full((count,), label)) for label in labels]
+        states, mask = encode_prompts(prompts, self.text_tokenizer, self.text_encoder)
         if frames is not None:
             frames = frames.expand(count, -1, -1, -1, -1)
         rows = zip(states.split(1), mask.split(1), strict=True)
@@ -294,8 +321,9 @@ class VideoPipeline(DiffusionPipeline):
         generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(settings.count)]
         noise = draw_noise((self.tokenizer.config.latent_channels, *shape), generators)
         *null, cond = conditions
+        view = noise_denoiser if self.config.predicts == "noise" else velocity_denoiser
         return sample(
-            velocity_denoiser(self.transformer),
+            view(self.transformer),
             self.scheduler,
             noise.to(self._execution_device),
             cond,
@@ -309,6 +337,7 @@ class VideoPipeline(DiffusionPipeline):
     def weights(self) -> str:
         """SHA-256 over all networks, computed again only when a weight was written since."""
         networks = {name: getattr(self, name) for name in ("tokenizer", "transformer", "text_encoder")}
+        networks = {name: network for name, network in networks.items() if network is not None}
         stamp = tuple((id(p), p._version) for network in networks.values() for p in network.parameters())
         if self._weights is None or self._weights[0] != stamp:
             self._weights = stamp, weights_hash(networks)
@@ -339,11 +368,17 @@ def _fingerprint(tokenizer: CausalVAE) -> str:
     return hashlib.sha256(f"{weights} {statistics}".encode()).hexdigest()
 
 
-def _check_widths(tokenizer: CausalVAE, transformer: HybridStreamDiT, text_encoder: PreTrainedModel) -> None:
-    for what, have, want in (
-        ("latent channels", tokenizer.config.latent_channels, transformer.config.latent_channels),
-        ("frames per latent", tokenizer.stride[0], transformer.config.mask_channels),
-        ("text features", text_encoder.config.d_model, transformer.config.text_width),
-    ):
+def _check_widths(
+    tokenizer: CausalVAE, transformer: HybridStreamDiT | Latte, text_encoder: PreTrainedModel | None, classes: int
+) -> None:
+    own = transformer.config
+    pairs = [("latent channels", tokenizer.config.latent_channels, own.latent_channels)]
+    if isinstance(transformer, Latte):
+        pairs.append(("names of classes", classes, own.classes))
+    else:
+        pairs.append(("frames per latent", tokenizer.stride[0], own.mask_channels))
+    if text_encoder is not None:
+        pairs.append(("text features", text_encoder.config.d_model, own.text_width))
+    for what, have, want in pairs:
         if have != want:
             raise BadSize(f"{have} {what} come in and the transformer takes {want}: load networks that belong together")
