@@ -103,7 +103,7 @@ def cache_latents(
         workers: DataLoader processes that prepare pixels.
         device: where the tokenizer lives.
         source: words that tell this data apart from other data; compared on resume.
-        keep: names of further tensors of an item, equal in shape for all clips, that are stored as they are.
+        keep: names of further tensors or numbers of an item, equal in shape for all clips, that are stored as they are.
 
     Returns:
         The index of the complete cache.
@@ -147,7 +147,7 @@ def cache_latents(
                 "last_image_latents": last[i],
                 "prompts": _prompts(dataset, item, index.count + len(rows) + i),
                 "source": str(item.get("source", "")),
-                **{key: item[key] for key in keep},
+                **{key: torch.as_tensor(item[key]) for key in keep},
             }
             for i, item in enumerate(items)
         ]

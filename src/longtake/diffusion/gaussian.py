@@ -40,9 +40,10 @@ def noise_schedule(steps: int = TIMESTEPS, first: float = BETAS[0], last: float 
 
 @dataclass(frozen=True)
 class GaussianLoss:
-    """One evaluation: mean loss, its two parts and the timesteps, each of every sample (B,)."""
+    """One evaluation: the mean loss; the loss, its two parts and the timestep of each sample (B,)."""
 
     loss: Tensor
+    each: Tensor
     noise: Tensor
     bound: Tensor
     timestep: Tensor
@@ -134,7 +135,8 @@ class GaussianDiffusion:
         bound = torch.zeros_like(error)
         if self.learned_variance:
             bound = self.bound(latents, noisy, timestep, guess.detach(), code)
-        return GaussianLoss((error + bound).mean(), error.detach(), bound.detach(), timestep)
+        each = error + bound
+        return GaussianLoss(each.mean(), each, error.detach(), bound.detach(), timestep)
 
 
 def noise_denoiser(backbone: "ModelMixin", kept: Tensor | None = None) -> "Denoiser":

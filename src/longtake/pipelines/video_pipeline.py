@@ -365,7 +365,8 @@ def _fingerprint(tokenizer: CausalVAE) -> str:
     """SHA-256 of a tokenizer's weights rounded to bfloat16, and of its statistics: the same in every dtype."""
     statistics = json.dumps([tokenizer.config.get("latents_mean"), tokenizer.config.get("latents_std")])
     weights = weights_hash({"tokenizer": tokenizer}, dtype=torch.bfloat16)
-    return hashlib.sha256(f"{weights} {statistics}".encode()).hexdigest()
+    apart = " per_frame" if tokenizer.config.get("per_frame") else ""
+    return hashlib.sha256(f"{weights} {statistics}{apart}".encode()).hexdigest()
 
 
 def _check_widths(

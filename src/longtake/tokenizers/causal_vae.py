@@ -146,6 +146,8 @@ class CausalVAE(ModelMixin, ConfigMixin):
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         for values in (self.config.latents_mean, self.config.latents_std):
             digest.update(struct.pack(f"<{len(values)}d", *values))
+        if self.config.per_frame:
+            digest.update(b"per_frame")
         return digest.hexdigest()
 
     # ---------------------------------------------------------------- one shot

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from longtake.errors import BadRecipe, UnknownModel
-from longtake.training.recipe import ModelRecipe, TextRecipe, check_arguments
+from longtake.training.recipe import BackboneRecipe, ModelRecipe, TextRecipe, check_arguments
 
 
 def model_folder(name: str) -> Path:
@@ -28,11 +28,23 @@ def build_tokenizer(recipe: ModelRecipe) -> Any:
     """A `CausalVAE`: from ``init_from`` (a tokenizer folder, or a pipeline that holds one) or new."""
     from longtake.tokenizers.causal_vae import CausalVAE
 
-    return _build(CausalVAE, recipe, "tokenizer", ("tokenizer", "vae"))
+    vae = _build(CausalVAE, recipe, "tokenizer", ("tokenizer", "vae"))
+    per_frame = getattr(recipe, "per_frame", None)
+    if per_frame is not None:
+        vae.register_to_config(per_frame=per_frame)
+    return vae
 
 
-def build_backbone(recipe: ModelRecipe) -> Any:
-    """A `HybridStreamDiT`: from ``init_from`` (its folder, or a pipeline that holds one) or new."""
+def build_backbone(recipe: BackboneRecipe) -> Any:
+    """A network of the recipe's kind: from ``init_from`` (its folder, or a pipeline that holds one) or new."""
+    if recipe.kind == "latte":
+        from longtake.backbones.latte import Latte, latte_config
+
+        if "size" in recipe.config:
+            given = dict(recipe.config)
+            config = latte_config(given.pop("size"), given.pop("variant", 1), **given)
+            recipe = BackboneRecipe(recipe.init_from, config, recipe.kind)
+        return _build(Latte, recipe, "backbone", ("transformer",))
     from longtake.backbones.waver import HybridStreamDiT
 
     return _build(HybridStreamDiT, recipe, "backbone", ("transformer",))

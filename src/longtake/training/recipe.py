@@ -57,8 +57,17 @@ class ModelRecipe:
 
 
 @dataclass
+class BackboneRecipe(ModelRecipe):
+    """The denoiser. A new Latte's ``config`` may name a published ``size`` ("S/2") beside the arguments of the class."""
+
+    kind: str = one_of("waver", "latte")
+
+
+@dataclass
 class TokenizerRecipe(ModelRecipe):
     """The tokenizer; the task ``tokenizer`` trains it, the others encode with it."""
+
+    per_frame: bool | None = None  # every frame an image of its own, as Latte encodes clips; None: as it is
 
     train: str = one_of("all", "decoder")  # decoder: the latent space stays as it is
     measure: bool = True  # measure the latents' mean and deviation at the end and store them
@@ -76,11 +85,13 @@ class TextRecipe(ModelRecipe):
 
 @dataclass
 class ObjectiveRecipe:
-    """Flow matching, and what the generator is given beside the noise."""
+    """What is predicted at which noise levels, and what the generator is given beside the noise."""
 
+    predicts: str = one_of("velocity", "noise")  # velocity: flow matching; noise: 1,000 steps, sigmas: uniform
     sigmas: str = one_of("mode", "lognorm", "uniform")
     shift: float = 3.0
-    prompt_dropout: float = 0.1  # share of samples whose prompt is emptied (for classifier-free guidance)
+    prompt_dropout: float = 0.1  # share of samples whose prompt or class is emptied (for classifier-free guidance)
+    images: int = 0  # latte: single frames of other clips beside each clip
     image_rate: float = 0.2  # share of samples that are given frames
     first: float = 0.6  # of these: the first frame,
     first_last: float = 0.2  # the first and the last,
@@ -177,7 +188,7 @@ class Recipe:
     export: bool = True  # write the models to OUT/export at the end
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
-    backbone: ModelRecipe = field(default_factory=ModelRecipe)
+    backbone: BackboneRecipe = field(default_factory=BackboneRecipe)
     text: TextRecipe = field(default_factory=TextRecipe)
     objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)

@@ -1,5 +1,7 @@
 """The data of a recipe: training set and held-out set, as pixels for a tokenizer or as latents for a generator."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +28,33 @@ def pixel_data(data: DataRecipe, seed: int, world: World) -> Sets:
     return [train for train, _ in pairs], pairs[0][1]
 
 
-def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World, semantics: bool = False) -> Sets:
+def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequence[str] = ()) -> Sets:
     """Latents from a cache, or pixels that the task encodes as it goes where the recipe names no cache.
 
-    With `semantics` items of scenes also say which object is where, see `longtake.data.scenes.SceneDataset`.
+    `keep` names what items must have besides: "label", or "instances" and "classes" of scenes (see `SceneDataset`).
     """
-    pairs = [_latents(part, seed, tokenizer, world, semantics) for part in data_parts(data)]
+    pairs = [_latents(part, seed, tokenizer, world, keep) for part in data_parts(data)]
     return [train for train, _ in pairs], pairs[0][1]
 
 
-def _pixels(data: DataRecipe, seed: int, world: World, semantics: bool = False) -> Pair:
+def _pixels(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ()) -> Pair:
     if data.kind == "latents":
         raise BadRecipe("data.kind: a tokenizer is trained on pixels; use scenes or videos.")
-    return _videos(data, seed) if data.kind == "videos" else _scenes(data, seed, world, semantics)
+    return _videos(data, seed) if data.kind == "videos" else _scenes(data, seed, world, keep)
 
 
-def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World, semantics: bool) -> Pair:
+def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequence[str]) -> Pair:
     from longtake.data.latent_cache import CachedLatents, cache_latents
 
     if data.kind == "latents":
         if data.root is None:
             raise BadRecipe("data.root: missing; the folder of a latent cache.")
         return _split(CachedLatents(data.root, tokenizer_hash=tokenizer.content_hash(), seed=seed), data)
-    sets = _pixels(data, seed, world, semantics)
+    sets = _pixels(data, seed, world, keep)
     if data.cache is None:
         return sets
-    size = f"{data.frames}x{data.height}x{data.width}{'-semantics' if semantics else ''}"
-    folder = Path(data.cache) / f"latents-{tokenizer.content_hash()[:12]}-{size}"
-    keep = ("instances", "classes") if semantics else ()
+    name = "-".join(["latents", tokenizer.content_hash()[:12], f"{data.frames}x{data.height}x{data.width}", *keep])
+    folder = Path(data.cache) / name
     names = ("train", "held-out")
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,22 +66,51 @@ def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World, semantic
     return CachedLatents(folder / names[0], seed=seed), CachedLatents(folder / names[1], seed=seed)
 
 
+def class_names(data: DataRecipe) -> tuple[str, ...]:
+    """Names of the classes of the recipe's data, in the order of their numbers.
+
+    Raises:
+        BadRecipe: data without classes, or several data sets.
+    """
+    if data.mix:
+        raise BadRecipe("data.mix: several data sets have no classes in common; train a model of classes on one.")
+    if data.kind == "scenes":
+        from longtake.data.scenes.classes import class_names
+
+        return class_names(_scene_options(data))
+    if data.kind == "videos" and data.root is not None:
+        from longtake.data.layouts import list_sources
+        from longtake.data.presets import FolderOptions, resolve
+
+        check_arguments(FolderOptions, data.options, "data.options")
+        preset = resolve(FolderOptions(**{"preset": data.preset or "ours", **data.options}))
+        listed = list_sources(data.root, layout=preset.layout, split=preset.split).classes
+        if listed:
+            return listed
+    raise BadRecipe(f"data: {data.root or data.kind} has no classes; set backbone.config.classes to 0.")
+
+
+def _scene_options(data: DataRecipe) -> Any:
+    from longtake.data.scenes import SceneOptions
+
+    check_arguments(SceneOptions, data.options, "data.options")
+    return SceneOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items()})
+
+
 def sample_fps(item: dict[str, Any]) -> float:
     """Frames per second to write samples with."""
     return float(item.get("fps") or 8.0)
 
 
-def _scenes(data: DataRecipe, seed: int, world: World, semantics: bool = False) -> Pair:
+def _scenes(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ()) -> Pair:
     """Scenes 0 .. count-1 of the training split; the first ones of the held-out split, whose prompts it never shows."""
-    from longtake.data.scenes import SceneDataset, SceneOptions, prerender
+    from longtake.data.scenes import SceneDataset, prerender
 
-    check_arguments(SceneOptions, data.options, "data.options")
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in data.options.items()}
     rendered = data.rendered_frames or data.frames
     if rendered < data.frames:
         raise BadRecipe(f"data.rendered_frames: {rendered} frames hold no window of {data.frames}.")
     size = {"frames": rendered, "height": data.height, "width": data.width}
-    chosen = SceneOptions(**options)
+    chosen = _scene_options(data)
     root = data.root
     if root is None and data.cache is not None:
         root = str(Path(data.cache) / f"scenes-{rendered}x{data.height}x{data.width}")
@@ -88,13 +118,14 @@ def _scenes(data: DataRecipe, seed: int, world: World, semantics: bool = False) 
             Path(data.cache).mkdir(parents=True, exist_ok=True)
             prerender(root, data.count, chosen, **size, workers=data.workers)
         barrier(world)
-    train: Any = SceneDataset(root, options=chosen, count=data.count, **size, seed=seed, semantics=semantics)
+    also = {"semantics": "instances" in keep, "labels": "label" in keep}
+    train: Any = SceneDataset(root, options=chosen, count=data.count, **size, seed=seed, **also)
     others = SceneDataset(
-        options=SceneOptions(**{**options, "split": "held-out"}),
+        options=replace(chosen, split="held-out"),
         count=data.held_out,
         **size,
         plain=True,
-        semantics=semantics,
+        **also,
     )
     if rendered > data.frames:
         train, others = (Windows(part, data.frames, seed) for part in (train, others))

@@ -83,12 +83,12 @@ def test_prompts_and_frames_are_left_out_as_often_as_the_recipe_says(recipe, mon
     task = GeneratorTask(recipe(), WORLD)
     seen = {"prompts": [], "kinds": [], "sigmas": []}
 
-    def flow(latents, noise, sigma, prompts, condition):
-        seen["prompts"] += prompts
+    def error(latents, noise, sigma, asked):
+        seen["prompts"] += asked.prompts
         seen["sigmas"] += sigma.tolist()
-        return torch.zeros(len(prompts)), None
+        return torch.zeros(len(asked.prompts)), {}, None
 
-    monkeypatch.setattr(task, "flow", flow)
+    monkeypatch.setattr(task, "error", error)
     monkeypatch.setattr(task, "condition", lambda batch, latents, kinds, seeds: seen["kinds"].extend(kinds))
     latents = torch.zeros(50, 4, 3, 2, 2)
     for start in range(0, 3000, 50):

@@ -219,15 +219,19 @@ def _choose(
     anchored: bool,
     allowed: tuple[str, ...] = world.MOTIONS,
 ) -> str:
-    able = world.FIGURE_MOTIONS if identity.shape == "figure" else world.SOLID_MOTIONS
-    if identity.shape not in world.ROLLING_SHAPES:
-        able = tuple(kind for kind in able if not kind.startswith("roll"))
+    able = able_motions(identity.shape)
     if anchored:
         able = tuple(kind for kind in able if kind in ANCHORED_MOTIONS)
     kinds = [kind for kind in options.motions if kind in able and kind in allowed]
     if identity.shape == "figure" and not kinds:
         kinds = [kind for kind in able if kind in allowed]
     return rng.choice(kinds) if kinds else "still"
+
+
+def able_motions(shape: str) -> tuple[str, ...]:
+    """The motions that a shape can do by itself."""
+    able = world.FIGURE_MOTIONS if shape == "figure" else world.SOLID_MOTIONS
+    return able if shape in world.ROLLING_SHAPES else tuple(kind for kind in able if not kind.startswith("roll"))
 
 
 def _motion(kind: str, rng: random.Random, identity: Identity) -> Motion:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from longtake.data.order import draw_prompt, split_key
+from longtake.data.scenes.classes import class_names, class_number
 from longtake.data.scenes.rendering import render_scenes
 from longtake.data.scenes.sampling import STARTER, SceneOptions, sample_scene
 from longtake.data.scenes.truth import instance_maps
@@ -178,7 +179,8 @@ class SceneDataset(Dataset[dict[str, Any]]):
     "fps": float, "source": "scene SEED", "attributes": dict}. Pixels are whole byte levels either way, so an item does
     not depend on what has been rendered ahead. With `semantics` it also has "instances": uint8 (T, H/4, W/4), 0 where
     the background is and n where the n-th object is; and "classes": uint8 (2, 3), of each object its colour, shape and
-    motion as indices into COLOURS, SHAPES and MOTIONS of `world` (0 where there is no second object).
+    motion as indices into COLOURS, SHAPES and MOTIONS of `world` (0 where there is no second object). With `labels` it
+    has "label": int, the number of the scene's class among the data set's `class_names`.
 
     A key is an index or an (epoch, index) pair; an index means epoch 0. The prompt is the plain caption half of the
     time and else one of its paraphrases, as a pure function of (seed, epoch, index).
@@ -189,9 +191,10 @@ class SceneDataset(Dataset[dict[str, Any]]):
         options, first_seed, frames, height, width, fps: which clips. With a root they may be left out, for its index
             says them, and must agree with it where given.
         count: clips; with a root the first so many of it (default: all), else 100,000 by default.
-        seed: for the choice of prompts. plain: always the plain caption. semantics: see above.
+        seed: for the choice of prompts. plain: always the plain caption. semantics, labels: see above.
 
     Raises:
+        BadInput: labels of scenes of two objects.
         BadData: no pre-rendered folder at root, one of other scenes or sizes, or one with fewer clips.
     """
 
@@ -209,6 +212,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         plain: bool = False,
         semantics: bool = False,
+        labels: bool = False,
     ) -> None:
         asked = {
             "options": options,
@@ -229,6 +233,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
                 raise BadData(f"{root} is a set of {self.index.count} clips, not of {count}: prerender the others.")
         self.count = self.index.count if count is None else count
         self.seed, self.plain, self.semantics = seed, plain, semantics
+        self.class_names = class_names(self.index.options) if labels else ()
         self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -246,7 +251,11 @@ class SceneDataset(Dataset[dict[str, Any]]):
             "source": f"scene {scene.seed}",
             "attributes": scene.attributes,
         }
-        return {**item, **self._semantics(scene)} if self.semantics else item
+        if self.semantics:
+            item |= self._semantics(scene)
+        if self.class_names:
+            item["label"] = class_number(scene, self.index.options)
+        return item
 
     def _semantics(self, scene: Scene) -> dict[str, Tensor]:
         i = self.index

@@ -1,108 +1,205 @@
-"""Train the generator: flow matching on latents, given prompts and sometimes frames.
+"""Train the generator on latents, given prompts or classes and sometimes frames.
 
-One set of weights learns text to video, image to video, first and last frame, and continuation, because a share of the
-samples (0.2, as in Waver, arXiv 2508.15761) is given frames in the condition channels. A share of the prompts (0.1) is
-emptied for classifier-free guidance. Noise, noise level, and both choices belong to each sample's seed.
+Flow matching, or noise prediction with a learned variance (`longtake.diffusion.gaussian`).
+
+A text-to-video network learns text to video, image to video, first and last frame, and continuation at once, because a
+share of the samples (0.2, as in Waver, arXiv 2508.15761) is given frames in the condition channels. A Latte is given the
+number of a class (or text, or nothing), and single images beside the clip where the recipe says so. A share of the
+prompts or classes (0.1) is emptied for classifier-free guidance. Noise, noise level, and all such choices belong to each
+sample's seed.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from longtake.backbones.waver import HybridStreamDiT
+from longtake.data.joint_images import WithImages
 from longtake.diffusion.conditions import FrameMask, given_frames
 from longtake.diffusion.flow import TIMESTEPS, sigma_sampler
+from longtake.diffusion.gaussian import GaussianDiffusion
 from longtake.errors import BadRecipe
 from longtake.pipelines.text import encode_prompts, token_limit
 from longtake.training.alignment import AlignmentHead, alignment_loss, coverage
 from longtake.training.models import build_backbone, build_text, build_tokenizer
 from longtake.training.parallel import World
 from longtake.training.recipe import Recipe, data_parts
-from longtake.training.sources import Sets, latent_data, sample_fps
+from longtake.training.sources import Sets, class_names, latent_data, sample_fps
 from longtake.training.tasks import Batch, seeded_noise
 from longtake.video import Clip
 
-HELD_OUT_SIGMAS = 8  # noise levels of the held-out loss: the middles of equal shares of (0, 1)
+HELD_OUT_LEVELS = 8  # noise levels of the held-out loss: the middles of equal shares of (0, 1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a batch's clips are conditioned on.
+
+    Args:
+        prompts: B of them.
+        labels: (B,) classes, `classes` where there is none to be; image_labels: (B, images). None without classes.
+        condition: (B, C + stride, T', H', W'), packed given frames, or None.
+    """
+
+    prompts: list[str]
+    labels: Tensor | None = None
+    image_labels: Tensor | None = None
+    condition: Tensor | None = None
 
 
 class GeneratorTask:
-    """See `longtake.training.tasks.Task`. Batches hold ``prompt`` and ``latents`` (B, C, T', H', W') or ``pixels``."""
+    """See `longtake.training.tasks.Task`.
+
+    Batches hold ``prompt``; ``latents`` (B, C, T', H', W') or ``pixels``; with classes ``label``; with single images
+    ``images`` (latents or pixels) and ``image_labels``.
+    """
 
     def __init__(self, recipe: Recipe, world: World) -> None:
-        self.recipe, self.world = recipe, world
+        self.recipe, self.world, objective = recipe, world, recipe.objective
         self.vae = build_tokenizer(recipe.tokenizer).to(world.device).eval().requires_grad_(False)
         self.vae.latent_shape(recipe.data.frames, recipe.data.height, recipe.data.width)  # BadSize before anything runs
-        self.encoder, self.words = build_text(recipe.text)
-        self.encoder.to(world.device)
         self.backbone = build_backbone(recipe.backbone).to(world.device)
-        self.backbone.set_black_latents(self.vae)
-        self.sampler = sigma_sampler(recipe.objective.sigmas, recipe.objective.shift)
+        self.takes_frames = isinstance(self.backbone, HybridStreamDiT)
+        config = self.backbone.config
+        self.encoder, self.words = None, None
+        if self.takes_frames or config.text != "none":
+            self.encoder, self.words = build_text(recipe.text)
+            self.encoder.to(world.device)
+        if self.takes_frames:
+            self.backbone.set_black_latents(self.vae)
+        self.class_names = class_names(recipe.data) if config.get("classes") else ()
+        self.sampler = sigma_sampler(objective.sigmas, objective.shift)
+        self.diffusion = GaussianDiffusion(learned_variance=bool(config.get("learned_variance")))
+        self._check(config)
         self.modules: dict[str, nn.Module] = {"backbone": self.backbone}
-        if recipe.text.train:
+        if recipe.text.train and self.encoder is not None:
             self.modules["text"] = self.encoder
-        if recipe.objective.alignment:
+        if objective.alignment:
             self.modules["alignment"] = self.alignment_head().to(world.device)
         self.sets: Sets | None = None
         self.generator = torch.Generator()
 
+    def _check(self, config: Any) -> None:
+        """Raise BadRecipe for networks, data and objective that do not go together."""
+        objective = self.recipe.objective
+        noise = objective.predicts == "noise"
+        if noise and self.takes_frames:
+            raise BadRecipe("objective.predicts: noise is for backbone.kind latte; use velocity.")
+        if not noise and config.get("learned_variance"):
+            raise BadRecipe(
+                "backbone.config.learned_variance: true goes with objective.predicts: noise; set it to false."
+            )
+        if config.get("classes") and config.classes != len(self.class_names):
+            raise BadRecipe(f"backbone.config.classes: {config.classes}, and the data has {len(self.class_names)}.")
+        if objective.images and (self.takes_frames or self.vae.stride[0] != 1):
+            raise BadRecipe(
+                "objective.images: single images need backbone.kind latte and a tokenizer per frame; use 0."
+            )
+
     def data(self) -> Sets:
         if self.sets is None:
-            semantics = self.recipe.objective.alignment > 0
-            self.sets = latent_data(self.recipe.data, self.recipe.seed, self.vae, self.world, semantics=semantics)
+            recipe = self.recipe
+            keep = ("instances", "classes") if recipe.objective.alignment else ()
+            keep += ("label",) if self.class_names else ()
+            train, held_out = latent_data(recipe.data, recipe.seed, self.vae, self.world, keep)
+            if recipe.objective.images:
+                train = [WithImages(part, recipe.objective.images, recipe.seed) for part in train]
+            self.sets = train, held_out
         return self.sets
 
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        latents = self.latents(batch)
-        objective = self.recipe.objective
-        sigmas, prompts, kinds = [], [], []
-        for prompt, seed in zip(batch["prompt"], seeds, strict=True):
+        latents, objective = self.latents(batch), self.recipe.objective
+        sigmas, dropped, kinds, images_dropped = [], [], [], []
+        for seed in seeds:
             generator = self.generator.manual_seed(seed)
             sigmas.append(self.sampler(1, generator))
             drop, image, kind = torch.rand(3, generator=generator).tolist()
-            prompts.append("" if drop < objective.prompt_dropout else prompt)
-            kinds.append(self.kind_of(kind) if image < objective.image_rate else None)
+            dropped.append(drop < objective.prompt_dropout)
+            kinds.append(self.kind_of(kind) if image < objective.image_rate and self.takes_frames else None)
+            images_dropped.append(torch.rand(objective.images, generator=generator) < objective.prompt_dropout)
+        prompts = ["" if drop else prompt for drop, prompt in zip(dropped, batch["prompt"], strict=True)]
+        labels, own = self.labels(batch, torch.tensor(dropped), torch.stack(images_dropped))
+        asked = Asked(prompts, labels, own, self.condition(batch, latents, kinds, seeds))
+        if objective.images:
+            latents = torch.cat([latents, batch["images"].float()], dim=2)
         noise = seeded_noise(tuple(latents.shape[1:]), [seed ^ 1 for seed in seeds], latents.device)
-        condition = self.condition(batch, latents, kinds, seeds)
         if not objective.alignment:
-            return self.flow(latents, noise, torch.cat(sigmas), prompts, condition)[0].mean(), {}
-        each, states = self.flow(latents, noise, torch.cat(sigmas), prompts, condition, objective.alignment_block)
+            each, parts, _ = self.error(latents, noise, torch.cat(sigmas), asked)
+            return each.mean(), {name: value.mean() for name, value in parts.items()}
+        each, _, states = self.error(latents, noise, torch.cat(sigmas), asked, objective.alignment_block)
         flow, alignment = each.mean(), self.alignment(states, batch)
         return flow + objective.alignment * alignment, {"flow": flow.detach(), "alignment": alignment.detach()}
 
     def validate(self, batch: Batch, seeds: list[int]) -> dict[str, Tensor]:
         latents = self.latents(batch)
         noise = seeded_noise(tuple(latents.shape[1:]), seeds, latents.device)
-        total = torch.zeros(len(seeds), device=latents.device)
-        for level in range(HELD_OUT_SIGMAS):
-            sigma = torch.full((len(seeds),), (level + 0.5) / HELD_OUT_SIGMAS)
-            total += self.flow(latents, noise, sigma, batch["prompt"], None)[0]
-        return {"loss": total / HELD_OUT_SIGMAS}
+        labels, _ = self.labels(batch, torch.zeros(len(seeds), dtype=torch.bool), torch.zeros(len(seeds), 0).bool())
+        sums: dict[str, Tensor] = {}
+        for level in range(HELD_OUT_LEVELS):
+            sigma = torch.full((len(seeds),), (level + 0.5) / HELD_OUT_LEVELS)
+            each, parts, _ = self.error(latents, noise, sigma, Asked(batch["prompt"], labels))
+            for name, value in {"loss": each, **parts}.items():
+                sums[name] = sums.get(name, 0) + value.detach() / HELD_OUT_LEVELS
+        return sums
 
-    def flow(
-        self,
-        latents: Tensor,
-        noise: Tensor,
-        sigma: Tensor,
-        prompts: list[str],
-        condition: Tensor | None,
-        states_after: int | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Squared error of the velocity, mean over each sample (B,), and the tokens (B, N, D) behind a block if asked.
+    def error(
+        self, latents: Tensor, noise: Tensor, sigma: Tensor, asked: Asked, states_after: int | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Loss of each sample (B,), its named parts if it has any, and the tokens (B, N, D) behind a block if asked.
 
-        sigma (B,) in [0, 1]; the rest (B, C, T, H, W).
+        sigma (B,) in [0, 1] is the noise level, or the share of all steps at which the noise is predicted.
         """
+        states, mask = self.text(asked.prompts)
+        extra: dict[str, Any] = {} if asked.labels is None else {"labels": asked.labels}
+        if self.recipe.objective.images:
+            extra |= {"images": latents.shape[2] - self.length(latents), "image_labels": asked.image_labels}
+        if states_after is not None:
+            extra["states_after"] = states_after
+        tokens: list[Tensor] = []
+
+        def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
+            made = self.backbone(noisy, timestep, states, mask, asked.condition, **extra)
+            if states_after is not None:
+                made, seen = made
+                tokens.append(seen)
+            return made
+
         sigma = sigma.to(latents.device)
-        noisy = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1))
-        states, mask = self.text(prompts)
-        made = self.backbone(noisy, sigma * TIMESTEPS, states, mask, condition, states_after=states_after)
-        velocity, tokens = (made, None) if states_after is None else made
-        return (velocity.float() - (noise - latents)).square().flatten(1).mean(1), tokens
+        if self.recipe.objective.predicts == "noise":
+            steps = (sigma * self.diffusion.steps).long().clamp_max(self.diffusion.steps - 1)
+            found = self.diffusion(predict, latents, timestep=steps, noise=noise)
+            return found.each, {"noise": found.noise, "bound": found.bound}, None
+        velocity = predict(torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1)), sigma * TIMESTEPS)
+        each = (velocity.float() - (noise - latents)).square().flatten(1).mean(1)
+        return each, {}, tokens[0] if tokens else None
+
+    def length(self, latents: Tensor) -> int:
+        """Latent frames of a clip, without single images."""
+        data = self.recipe.data
+        return min(latents.shape[2], self.vae.latent_shape(data.frames, data.height, data.width)[0])
+
+    def labels(self, batch: Batch, dropped: Tensor, images_dropped: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Classes of the clips (B,) and of their images (B, images), the null class where they are dropped or unknown."""
+        if not self.class_names:
+            return None, None
+        null, device = len(self.class_names), self.world.device
+
+        def known(values: Any, drop: Tensor) -> Tensor:
+            values = torch.as_tensor(values).to(device)
+            return torch.where(drop.to(device) | (values < 0), null, values)
+
+        own = known(batch["image_labels"], images_dropped) if "image_labels" in batch else None
+        return known(batch["label"], dropped), own
 
     def alignment_head(self) -> AlignmentHead:
         """The head that reads the scene off the backbone's tokens."""
         from longtake.data.scenes.store import CLASSES
 
+        if not self.takes_frames:
+            raise BadRecipe("objective.alignment: only for backbone.kind waver; set it to 0.")
         config, block = self.backbone.config, self.recipe.objective.alignment_block
         depth = config.dual_blocks + config.single_blocks
         if not 1 <= block <= depth:
@@ -115,13 +212,15 @@ class GeneratorTask:
         """Loss of the head on tokens (B, N, D) of a batch that holds "instances" and "classes"."""
         assert states is not None
         sizes = self.vae.latent_shape(*batch["instances"].shape[1:2], self.recipe.data.height, self.recipe.data.width)
-        grid = tuple(n // p for n, p in zip(sizes[-3:], self.backbone.config.patch, strict=True))
+        rows = tuple(n // p for n, p in zip(sizes[-3:], self.backbone.config.patch, strict=True))
         truth = batch["classes"]
         head = self.modules["alignment"]
-        return alignment_loss(head(states), head.classes, coverage(batch["instances"], truth.shape[1], grid), truth)
+        return alignment_loss(head(states), head.classes, coverage(batch["instances"], truth.shape[1], rows), truth)
 
-    def text(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """States (B, L, D) and mask (B, L) of prompts; with gradients when the encoder is trained too."""
+    def text(self, prompts: list[str]) -> tuple[Tensor | None, Tensor | None]:
+        """States (B, L, D) and mask (B, L) of prompts, with gradients when the encoder is trained too; or none."""
+        if self.encoder is None or self.words is None:
+            return None, None
         if not self.recipe.text.train:
             with torch.autocast(self.world.device.type, enabled=False):
                 return encode_prompts(prompts, self.words, self.encoder)
@@ -133,11 +232,13 @@ class GeneratorTask:
         return states * mask[..., None], mask.bool()
 
     def latents(self, batch: Batch) -> Tensor:
-        """The batch's latents in float32; pixels are encoded, and their last frames where they may be needed."""
+        """The batch's latents in float32; pixels are encoded, and what else of them may be needed."""
         if "latents" not in batch:
             with torch.no_grad():
                 batch["latents"] = self.vae.encode(batch["pixels"])
                 batch["last_image_latents"] = self.vae.encode(batch["pixels"][:, :, -1:])
+                if "images" in batch:
+                    batch["images"] = self.vae.encode(batch["images"])
         return batch["latents"].float()
 
     def kind_of(self, u: float) -> str:
@@ -149,7 +250,7 @@ class GeneratorTask:
     def condition(self, batch: Batch, latents: Tensor, kinds: list[str | None], seeds: list[int]) -> Tensor | None:
         """Condition channels (B, C + stride, T', H', W'), or None when no sample is given frames."""
         length, stride = latents.shape[2], self.vae.stride[0]
-        if length == 1 or all(kind is None for kind in kinds):
+        if not self.takes_frames or length == 1 or all(kind is None for kind in kinds):
             return None
         given = torch.zeros(len(kinds), 1 + stride * (length - 1), dtype=torch.bool)
         frames = latents.clone()
@@ -166,12 +267,16 @@ class GeneratorTask:
         return given_frames(frames, FrameMask(given.to(latents.device)), self.backbone.black_latents, stride).pack()
 
     def sample(self, modules: dict[str, nn.Module]) -> list[tuple[str, Clip]]:
-        """Clips of the recipe's prompts, or else of held-out ones."""
+        """Clips of the recipe's prompts, or else of classes, or of held-out prompts."""
         samples, data = self.recipe.samples, self.recipe.data
         _, held_out = self.data()
         prompts = samples.prompts[: samples.count]
+        if not prompts and self.class_names:
+            step = max(1, len(self.class_names) // samples.count)
+            prompts = list(self.class_names[::step][: samples.count])
         if not prompts:
-            prompts = [held_out[i]["prompt"] for i in range(min(samples.count, len(held_out)))]
+            spoken = self.words is not None
+            prompts = [held_out[i]["prompt"] if spoken else "" for i in range(min(samples.count, len(held_out)))]
         pipe = self.pipeline(modules)
         clips = []
         for index, prompt in enumerate(prompts):
@@ -181,7 +286,7 @@ class GeneratorTask:
                 height=data.height,
                 width=data.width,
                 steps=samples.steps,
-                guidance=samples.guidance,
+                guidance=samples.guidance if self.words is not None or self.class_names else 1.0,
                 seed=samples.seed + index,
             )
             clips.append((prompt, made.clip))
@@ -190,16 +295,21 @@ class GeneratorTask:
     def pipeline(self, modules: dict[str, nn.Module]) -> Any:
         """A `VideoPipeline` of the given networks and this training's frozen ones."""
         from longtake.pipelines import VideoPipeline
-        from longtake.pipelines.schedulers import scheduler_named
+        from longtake.pipelines.schedulers import noise_scheduler, scheduler_named
 
         _, held_out = self.data()
+        predicts, data = self.recipe.objective.predicts, self.recipe.data
+        flow = predicts == "velocity"
         return VideoPipeline(
             tokenizer=self.vae,
             transformer=modules["backbone"],  # type: ignore[arg-type]
             text_encoder=modules.get("text", self.encoder),  # type: ignore[arg-type]
             text_tokenizer=self.words,
-            scheduler=scheduler_named("euler", shift=self.recipe.objective.shift),
+            scheduler=scheduler_named("euler", shift=self.recipe.objective.shift) if flow else noise_scheduler(),
             fps=sample_fps(held_out[0]),
+            classes=list(self.class_names),
+            predicts=predicts,
+            clip_size=[data.frames, data.height, data.width],
         )
 
     def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:

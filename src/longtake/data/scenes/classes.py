@@ -1,0 +1,30 @@
+"""Scenes as a data set of classes: what one object does, whatever its colour, place and background."""
+
+from longtake.data.scenes.captions import VERBS
+from longtake.data.scenes.sampling import SceneOptions, able_motions
+from longtake.data.scenes.world import Scene
+from longtake.errors import BadInput
+
+
+def class_names(options: SceneOptions) -> tuple[str, ...]:
+    """Names of the classes of scenes of one object, such as "a ball rolls left": shapes times what each can do.
+
+    Raises:
+        BadInput: the options draw scenes of two objects.
+    """
+    if options.relations != ("alone",):
+        raise BadInput(f"scenes with relations {', '.join(options.relations)} have no class; use relations: [alone]")
+    return tuple(
+        _name(shape, motion) for shape in options.shapes for motion in able_motions(shape) if motion in options.motions
+    )
+
+
+def class_number(scene: Scene, options: SceneOptions) -> int:
+    """Number of a scene's class among `class_names`."""
+    (thing,) = scene.objects
+    return class_names(options).index(_name(thing.identity.shape, thing.motion.kind))
+
+
+def _name(shape: str, motion: str) -> str:
+    verbs = VERBS[motion]
+    return f"a {shape} {verbs[-1] if verbs[-1].endswith(('left', 'right')) else verbs[0]}"

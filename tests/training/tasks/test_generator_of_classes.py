@@ -1,0 +1,141 @@
+import pytest
+import torch
+
+from longtake.data.scenes import SceneOptions
+from longtake.data.scenes.classes import class_names
+from longtake.errors import BadRecipe
+from longtake.pipelines import load
+from longtake.training.curves import read_curve
+from longtake.training.launch import run
+from longtake.training.parallel import World
+from longtake.training.recipe import resolve
+from longtake.training.tasks.generator import GeneratorTask
+from longtake.video import read_clip
+
+WORLD = World(0, 1, torch.device("cpu"))
+ALONE = {"relations": ["alone"], "shapes": ["ball", "cube"], "motions": ["still", "spin"]}
+
+
+@pytest.fixture
+def recipe(parts):
+    def build(out=".", predicts="velocity", images=0, config=None, **changes):
+        base = {
+            "task": "generator",
+            "out": str(out),
+            "steps": 12,
+            "precision": "fp32",
+            "data": {
+                "count": 8, "held_out": 4, "frames": 4, "height": 16, "width": 16, "batch_size": 4, "workers": 0,
+                "options": ALONE,
+            },
+            "tokenizer": {"init_from": str(parts), "per_frame": True},
+            "objective": {"predicts": predicts, "sigmas": "uniform", "shift": 1.0, "images": images},
+            "backbone": {
+                "kind": "latte",
+                "config": {
+                    "latent_channels": 4, "width": 32, "depth": 2, "heads": 2, "patch": 1, "classes": 4,
+                    "learned_variance": predicts == "noise", **(config or {}),
+                },
+            },
+            "optimizer": {"lr": 1e-2},
+            "schedule": {"warmup": 2},
+            "ema": {"decay": 0.5},
+            "validation": {"every": 12},
+            "samples": {"every": 12, "count": 2, "steps": 2},
+        }  # fmt: skip
+        return resolve(base, changes)[0]
+
+    return build
+
+
+@pytest.mark.parametrize(("predicts", "images"), [("velocity", 0), ("noise", 0), ("noise", 3)])
+@pytest.mark.parametrize("cache", [True, False])
+def test_it_learns_samples_and_exports_a_pipeline(recipe, tmp_path, predicts, images, cache):
+    made = recipe(tmp_path, predicts, images, data={"cache": str(tmp_path / "cache") if cache else None})
+    result = run(made)
+    assert result.after["loss"] < 0.97 * result.before["loss"]
+    if predicts == "noise":
+        first = read_curve(tmp_path / "loss.csv")[0]
+        assert first["loss"] == pytest.approx(first["noise"] + first["bound"], rel=1e-4)
+    assert tuple(read_clip(tmp_path / "samples" / "step-00000012-01.mp4").pixels.shape) == (1, 3, 4, 16, 16)
+    pipe = load(tmp_path / "export")
+    assert pipe.config.classes == ["a ball stands still", "a ball spins", "a cube stands still", "a cube spins"]
+    assert tuple(pipe("a cube spins", steps=2).clip.pixels.shape) == (1, 3, 4, 16, 16)
+
+
+def test_labels_are_those_of_the_scenes_and_dropped_as_often_as_the_recipe_says(recipe, monkeypatch):
+    task = GeneratorTask(recipe(images=2), WORLD)
+    names = class_names(SceneOptions(**{key: tuple(value) for key, value in ALONE.items()}))
+    item = task.data()[0][0][3]
+    thing = item["attributes"]["objects"][0]
+    assert names[item["label"]].startswith(f"a {thing['shape']} ")
+    assert ("spins" in names[item["label"]]) == (thing["motion"] == "spin")
+    seen, own = [], []
+
+    def error(latents, noise, sigma, asked):
+        assert latents.shape[2] == 6
+        seen.extend(asked.labels.tolist())
+        own.extend(asked.image_labels.flatten().tolist())
+        return torch.zeros(50), {}, None
+
+    monkeypatch.setattr(task, "error", error)
+    batch = {
+        "latents": torch.zeros(50, 4, 4, 2, 2), "prompt": ["p"] * 50, "label": [1] * 50,
+        "images": torch.zeros(50, 4, 2, 2, 2), "image_labels": torch.tensor([[2, -1]] * 50),
+    }  # fmt: skip
+    for start in range(0, 3000, 50):
+        task.loss(batch, list(range(start, start + 50)))
+    assert set(seen) == {1, 4} and set(own[::2]) == {2, 4} and set(own[1::2]) == {4}
+    assert seen.count(4) / 3000 == pytest.approx(0.1, abs=0.02)
+    assert own[::2].count(4) / 3000 == pytest.approx(0.1, abs=0.02)
+    both = sum(a == 4 and b == 4 for a, b in zip(seen, own[::2], strict=True)) / 3000
+    assert both == pytest.approx(0.01, abs=0.01)  # drawn apart for a clip and its images
+
+
+def test_a_samples_loss_does_not_depend_on_its_batch(recipe):
+    task = GeneratorTask(recipe(predicts="noise", images=2), WORLD)
+    with torch.no_grad():
+        for parameter in task.backbone.parameters():
+            parameter.normal_(std=0.1)
+    items = [task.data()[0][0][i] for i in range(4)]
+    whole = {
+        "pixels": torch.stack([i["pixels"] for i in items]), "prompt": [i["prompt"] for i in items],
+        "label": [i["label"] for i in items], "images": torch.stack([i["images"] for i in items]),
+        "image_labels": torch.stack([i["image_labels"] for i in items]),
+    }  # fmt: skip
+    halves = [{name: values[i : i + 2] for name, values in whole.items()} for i in (0, 2)]
+    parts = [task.loss(half, [21 + 2 * i, 22 + 2 * i])[0].item() for i, half in enumerate(halves)]
+    assert task.loss(whole, [21, 22, 23, 24])[0].item() == pytest.approx(sum(parts) / 2, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        ({"config": {"classes": 3}}, "classes: 3, and the data has 4"),
+        ({"config": {"learned_variance": True}}, "learned_variance: true goes with"),
+        ({"images": 2, "tokenizer": {"per_frame": False}, "data": {"frames": 5}}, "single images need"),
+        ({"objective": {"alignment": 0.1}}, "only for backbone.kind waver"),
+        ({"data": {"options": {"relations": ["alone", "beside"]}}}, "relations"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(recipe, build, words):
+    from longtake.errors import LongtakeError
+
+    with pytest.raises(LongtakeError, match=words):
+        GeneratorTask(recipe(**build), WORLD)
+
+
+def test_an_unconditional_model_needs_neither_text_nor_classes(recipe, tmp_path):
+    made = recipe(tmp_path, config={"classes": 0}, data={"options": {}}, steps=2)
+    run(made)
+    assert tuple(load(tmp_path / "export")("", steps=1, guidance=1.0).clip.pixels.shape) == (1, 3, 4, 16, 16)
+
+
+def test_a_published_size_is_a_word_in_the_recipe(recipe):
+    made = recipe(config={"classes": 0}, data={"options": {}})
+    made.backbone.config = {"size": "S/2", "latent_channels": 4, "learned_variance": False}
+    task = GeneratorTask(made, WORLD)
+    assert task.backbone.config.width == 384 and len(task.backbone.blocks) == 12
+    made.backbone.config["width"] = "wide"
+    with pytest.raises((BadRecipe, TypeError)):
+        GeneratorTask(made, WORLD)
