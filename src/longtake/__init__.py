@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from longtake.pipelines.loading import load
     from longtake.pipelines.video_pipeline import VideoPipeline
     from longtake.tokenizers.causal_vae import CausalVAE
+    from longtake.tokenizers.frame_vae import FrameVAE
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CausalVAE",
+    "FrameVAE",
     "HybridStreamDiT",
     "Latte",
     "System",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "CausalVAE": "longtake.tokenizers.causal_vae",
+    "FrameVAE": "longtake.tokenizers.frame_vae",
     "HybridStreamDiT": "longtake.backbones.waver",
     "Latte": "longtake.backbones.latte",
     "VideoPipeline": "longtake.pipelines.video_pipeline",

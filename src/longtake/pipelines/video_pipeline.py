@@ -33,6 +33,7 @@ from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_
 from longtake.pipelines.schedulers import describe_scheduler
 from longtake.pipelines.text import check_prompt, encode_prompts
 from longtake.tokenizers.causal_vae import CausalVAE
+from longtake.tokenizers.frame_vae import FrameVAE
 from longtake.video import Clip
 
 MAX_STEPS = 1000
@@ -89,7 +90,7 @@ class VideoPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        tokenizer: CausalVAE,
+        tokenizer: CausalVAE | FrameVAE,
         transformer: HybridStreamDiT | Latte,
         text_encoder: PreTrainedModel | None,
         text_tokenizer: PreTrainedTokenizerBase | None,
@@ -116,7 +117,7 @@ class VideoPipeline(DiffusionPipeline):
                 self.register_to_config(**{part: ("longtake", kind.__name__)})
         self.register_to_config(fps=fps, tokenizer_hash=tokenizer_hash or _fingerprint(tokenizer))
         self.register_to_config(classes=classes or [], predicts=predicts, clip_size=clip_size or [17, 64, 64])
-        self._checked_tokenizer: CausalVAE | None = None
+        self._checked_tokenizer: CausalVAE | FrameVAE | None = None
         self._weights: tuple[tuple[tuple[int, int], ...], str] | None = None
         self.check_tokenizer()
 
@@ -361,7 +362,7 @@ class _Clock:
         return self.start - start
 
 
-def _fingerprint(tokenizer: CausalVAE) -> str:
+def _fingerprint(tokenizer: CausalVAE | FrameVAE) -> str:
     """SHA-256 of a tokenizer's weights rounded to bfloat16, and of its statistics: the same in every dtype."""
     statistics = json.dumps([tokenizer.config.get("latents_mean"), tokenizer.config.get("latents_std")])
     weights = weights_hash({"tokenizer": tokenizer}, dtype=torch.bfloat16)
@@ -370,7 +371,10 @@ def _fingerprint(tokenizer: CausalVAE) -> str:
 
 
 def _check_widths(
-    tokenizer: CausalVAE, transformer: HybridStreamDiT | Latte, text_encoder: PreTrainedModel | None, classes: int
+    tokenizer: CausalVAE | FrameVAE,
+    transformer: HybridStreamDiT | Latte,
+    text_encoder: PreTrainedModel | None,
+    classes: int,
 ) -> None:
     own = transformer.config
     pairs = [("latent channels", tokenizer.config.latent_channels, own.latent_channels)]

@@ -1,5 +1,6 @@
 """Networks for a training: new from a configuration, or loaded from a trained folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,20 @@ def model_folder(name: str) -> Path:
 
 
 def build_tokenizer(recipe: ModelRecipe) -> Any:
-    """A `CausalVAE`: from ``init_from`` (a tokenizer folder, or a pipeline that holds one) or new."""
-    from longtake.tokenizers.causal_vae import CausalVAE
+    """A tokenizer: from ``init_from`` (its folder, or a pipeline that holds one), or a new `CausalVAE`.
 
+    The folder of an image autoencoder (diffusers' `AutoencoderKL`) gives a `FrameVAE`.
+    """
+    from longtake.tokenizers.causal_vae import CausalVAE
+    from longtake.tokenizers.frame_vae import FrameVAE, load_image_autoencoder
+
+    if recipe.init_from is not None:
+        folder = _inside(model_folder(recipe.init_from), ("tokenizer", "vae"))
+        kind = _class_name(folder)
+        if kind == "AutoencoderKL":
+            return load_image_autoencoder(folder)
+        if kind == "FrameVAE":
+            return _build(FrameVAE, recipe, "tokenizer", ("tokenizer", "vae"))
     vae = _build(CausalVAE, recipe, "tokenizer", ("tokenizer", "vae"))
     per_frame = getattr(recipe, "per_frame", None)
     if per_frame is not None:
@@ -93,6 +105,19 @@ def compile_blocks(modules: dict[str, nn.Module]) -> None:
         module.compile_repeated_blocks(dynamic=True)  # type: ignore[operator]
 
 
+def _inside(folder: Path, parts: tuple[str, ...]) -> Path:
+    """The part of a pipeline's folder that holds the network, or the folder itself."""
+    return next((folder / part for part in parts if (folder / part / "config.json").is_file()), folder)
+
+
+def _class_name(folder: Path) -> str | None:
+    """Name of the class whose config a folder holds, None where that cannot be told."""
+    try:
+        return json.loads((folder / "config.json").read_text()).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def _build(kind: Any, recipe: ModelRecipe, section: str, inside: tuple[str, ...]) -> Any:
     if recipe.init_from is None:
         check_arguments(kind.__init__, recipe.config, f"{section}.config")
@@ -102,11 +127,7 @@ def _build(kind: Any, recipe: ModelRecipe, section: str, inside: tuple[str, ...]
             raise BadRecipe(f"{section}.config: {error}.") from error
     if recipe.config:
         raise BadRecipe(f"{section}: init_from brings its own configuration; leave out {section}.config.")
-    folder = model_folder(recipe.init_from)
-    for part in inside:
-        if (folder / part / "config.json").is_file():
-            folder = folder / part
-            break
+    folder = _inside(model_folder(recipe.init_from), inside)
     if not (folder / "config.json").is_file():
         raise UnknownModel(f"{section}.init_from: no {kind.__name__} in {folder}: config.json is missing.")
     try:
