@@ -77,23 +77,32 @@ class FrameVAE(ModelMixin, ConfigMixin):
         return frames, height // space, width // space
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """Clip (B, 3, T, H, W) in [-1, 1] -> scaled latents (B, C, T, H', W'), float32.
-
-        The posterior's mean, or with `sample` a draw from it with `generator`, as Latte is trained on.
-        """
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Clip (B, 3, T, H, W) in [-1, 1] -> (mean, logvar), each (B, C, T, H', W') float32, not scaled."""
         self.latent_shape(*pixels.shape[2:])
         rows = []
         for frames in self._rows(pixels.transpose(1, 2).flatten(0, 1), pixels.shape[-2] * pixels.shape[-1]):
             posterior = self.network.encode(frames.to(self.dtype)).latent_dist
-            rows.append(posterior.sample(generator) if sample else posterior.mode())
-        latents = torch.cat(rows).float().unflatten(0, (len(pixels), -1)).transpose(1, 2)
+            rows.append(torch.stack([posterior.mean, posterior.logvar]))
+        both = torch.cat(rows, dim=1).float().unflatten(1, (len(pixels), -1)).transpose(2, 3)
+        return both[0], both[1]
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Raw latents to scaled ones."""
         return (latents - (self.network.config.shift_factor or 0.0)) * self.network.config.scaling_factor
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return latents / self.network.config.scaling_factor + (self.network.config.shift_factor or 0.0)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Clip (B, 3, T, H, W) in [-1, 1] -> scaled latents (B, C, T, H', W'), float32: the posterior's mean."""
+        return self.normalise(self.posterior(pixels)[0])
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, clamp: bool = True) -> Tensor:
         """Scaled latents (B, C, T, H', W') -> clip (B, 3, T, H, W), float32; clamped to [-1, 1] unless told not."""
-        raw = latents.float() / self.network.config.scaling_factor + (self.network.config.shift_factor or 0.0)
+        raw = self.denormalise(latents.float())
         area = raw.shape[-2] * raw.shape[-1] * self.stride[1] ** 2
         rows = [
             self.network.decode(part.to(self.dtype)).sample

@@ -179,7 +179,7 @@ class Loop:
             self.part_names = list(parts)
             total.append(torch.stack([loss.detach(), *(value.detach() for value in parts.values())]).float())
         weights = list(self.parameters.values())
-        bound = recipe.clip_norm or math.inf
+        bound = (recipe.clip_norm or math.inf) if self.step >= recipe.clip_after else math.inf
         norm = torch.nn.utils.clip_grad_norm_(weights, bound, foreach=True)
         norm = whole(norm)
         share = rate_share(self.step, self.recipe.steps, self.recipe.schedule)

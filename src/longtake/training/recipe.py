@@ -68,6 +68,7 @@ class TokenizerRecipe(ModelRecipe):
     """The tokenizer; the task ``tokenizer`` trains it, the others encode with it."""
 
     per_frame: bool | None = None  # every frame an image of its own, as Latte encodes clips; None: as it is
+    draw: bool = False  # generator, without a cache: latents are drawn from the posterior, not its mean
 
     train: str = one_of("all", "decoder")  # decoder: the latent space stays as it is
     measure: bool = True  # measure the latents' mean and deviation at the end and store them
@@ -113,6 +114,7 @@ class OptimizerRecipe:
     momentum: float = 0.95  # Muon's
     muon_steps: int = 5  # Newton-Schulz iterations
     clip_norm: float = 1.0  # 0: no clipping
+    clip_after: int = 0  # steps that are taken before gradients are clipped
 
 
 @dataclass

@@ -105,7 +105,7 @@ def test_prompts_and_frames_are_left_out_as_often_as_the_recipe_says(recipe, mon
 def test_given_frames_are_packed_as_the_pipeline_packs_them(recipe):
     task = GeneratorTask(recipe(), WORLD)
     clips = batch(task, 3)
-    latents = task.latents(clips)
+    latents = task.latents(clips, [0] * 3)
     made = task.condition(clips, latents, ["first", "first_last", None], [0, 0, 0])
     pipe = task.pipeline(task.modules)
     pixels = clips["pixels"]

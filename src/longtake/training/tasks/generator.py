@@ -111,7 +111,7 @@ class GeneratorTask:
         return self.sets
 
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        latents, objective = self.latents(batch), self.recipe.objective
+        latents, objective = self.latents(batch, seeds), self.recipe.objective
         sigmas, dropped, kinds, images_dropped = [], [], [], []
         for seed in seeds:
             generator = self.generator.manual_seed(seed)
@@ -134,7 +134,7 @@ class GeneratorTask:
         return flow + objective.alignment * alignment, {"flow": flow.detach(), "alignment": alignment.detach()}
 
     def validate(self, batch: Batch, seeds: list[int]) -> dict[str, Tensor]:
-        latents = self.latents(batch)
+        latents = self.latents(batch, seeds)
         noise = seeded_noise(tuple(latents.shape[1:]), seeds, latents.device)
         labels, _ = self.labels(batch, torch.zeros(len(seeds), dtype=torch.bool), torch.zeros(len(seeds), 0).bool())
         sums: dict[str, Tensor] = {}
@@ -231,15 +231,23 @@ class GeneratorTask:
         states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return states * mask[..., None], mask.bool()
 
-    def latents(self, batch: Batch) -> Tensor:
+    def latents(self, batch: Batch, seeds: list[int]) -> Tensor:
         """The batch's latents in float32; pixels are encoded, and what else of them may be needed."""
         if "latents" not in batch:
             with torch.no_grad():
-                batch["latents"] = self.vae.encode(batch["pixels"])
-                batch["last_image_latents"] = self.vae.encode(batch["pixels"][:, :, -1:])
+                batch["latents"] = self.encoded(batch["pixels"], [seed ^ 2 for seed in seeds])
+                if self.takes_frames:
+                    batch["last_image_latents"] = self.vae.encode(batch["pixels"][:, :, -1:])
                 if "images" in batch:
-                    batch["images"] = self.vae.encode(batch["images"])
+                    batch["images"] = self.encoded(batch["images"], [seed ^ 4 for seed in seeds])
         return batch["latents"].float()
+
+    def encoded(self, pixels: Tensor, seeds: list[int]) -> Tensor:
+        """Latents of pixels: the posterior's mean, or a draw of each sample's seed where the recipe says so."""
+        if not self.recipe.tokenizer.draw:
+            return self.vae.encode(pixels)
+        mean, logvar = self.vae.posterior(pixels)
+        return self.vae.normalise(mean + (0.5 * logvar).exp() * seeded_noise(mean.shape[1:], seeds, mean.device))
 
     def kind_of(self, u: float) -> str:
         """Which frames are given, at a uniform number in [0, 1)."""
