@@ -212,7 +212,7 @@ def draw(curves: list[dict[str, dict[str, list[float]]]], path: Path) -> None:
     figure.legend(*handles, loc="outside upper center", ncols=len(CORRUPTIONS), frameon=False, fontsize=9)
     figure.supxlabel("strength: 0 is not corrupted, 4 is the strongest level", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
 
 
 def write(path: Path, record: dict) -> None:
