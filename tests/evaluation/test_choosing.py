@@ -5,7 +5,7 @@ import torch
 
 from longtake.data.scenes import sample_scene
 from longtake.errors import BadInput, UnknownName
-from longtake.evaluation.choosing import METRICS, WANTED, check_sizes, choose, find_partners
+from longtake.evaluation.choosing import METRICS, WANTED, check_sizes, choose, find_partners, left_out_lines
 from longtake.evaluation.cuts import cut
 from longtake.evaluation.protocol import Protocol, Side
 from longtake.evaluation.sources import TensorSource
@@ -84,3 +84,8 @@ def test_sides_of_different_sizes_are_refused() -> None:
     check_sizes(cuts(), cuts(), Protocol())
     with pytest.raises(BadInput, match=r"generated clips are 4x4 and real ones 6x6.*set size"):
         check_sizes(cuts(), cuts(size=6), Protocol())
+
+
+def test_metrics_that_lack_the_same_are_left_out_in_one_sentence() -> None:
+    lines = left_out_lines({"psnr": "partners", "seam": "seams", "ssim": "partners"})
+    assert lines == ("psnr, ssim are left out: they need partners", "seam is left out: it needs seams")

@@ -54,6 +54,8 @@ def test_what_belongs_to_the_numbers_stands_below(result: Result) -> None:
     assert "not read: bad.mp4: is empty" in text and "too short: c has 3 frames" in text
     assert "network scenes-3d, hash 333333333333; its own accuracy: shape 0.987" in text
     assert "few clips" in text and "it is not I3D's FVD" in text and "25% of the work was decoding" in text
+    made = replace(result, fake=replace(result.fake, settings={"model": "starter", "guidance": 4.5}))
+    assert "25% of the work was making and decoding" in result_lines(made)[-1]
 
 
 def test_many_bad_files_are_counted_on_the_terminal(result: Result) -> None:
@@ -101,6 +103,14 @@ def test_the_page_holds_everything_in_one_file(result: Result, tmp_path: Path) -
     assert "<fakes>" in words and "<fakes>" not in text and "a <ball>" in words  # escaped
     assert text.count("class=differs") == 4  # shortest, stride, start, mp4
     assert len(text) < 100_000 and list(tmp_path.iterdir()) == [tmp_path / "a.html"]
+    assert "Sampling" not in words  # nobody made these
+
+
+def test_the_page_says_how_a_model_made_the_clips(result: Result, tmp_path: Path) -> None:
+    made = replace(result, fake=replace(result.fake, settings={"model": "starter", "guidance": 4.5}))
+    write_page(made, tmp_path / "a.html")
+    text = (tmp_path / "a.html").read_text()
+    assert "<h2>Sampling</h2>" in text and "<td>guidance<td>4.5" in text
 
 
 def test_a_curve_goes_through_its_points() -> None:

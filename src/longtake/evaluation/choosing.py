@@ -1,6 +1,6 @@
 """Which metrics there are, what each needs, and what can be measured with what is given."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,3 +133,14 @@ def choose(
     if not chosen:
         raise BadInput(f"no metric was asked for; there are {', '.join(METRICS)}.")
     return chosen, left_out
+
+
+def left_out_lines(left_out: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence for each reason, with all metrics that are left out for it: {"psnr": why, "ssim": why} -> one."""
+    names: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        names.setdefault(why, []).append(name)
+    return tuple(
+        f"{', '.join(several)} {'is left out: it needs' if len(several) == 1 else 'are left out: they need'} {why}"
+        for why, several in names.items()
+    )

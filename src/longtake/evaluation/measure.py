@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from longtake.errors import BadInput
-from longtake.evaluation.choosing import METRICS, WANTED, check_sizes, choose, find_partners
+from longtake.evaluation.choosing import METRICS, WANTED, check_sizes, choose, find_partners, left_out_lines
 from longtake.evaluation.cuts import Cuts, cut
 from longtake.evaluation.generated import GeneratedSource
 from longtake.evaluation.looking import (
@@ -150,8 +150,7 @@ def measure(
         tuple(curves),
         per_clip,
         {one.name: {"hash": one.hash, "width": one.width, "facts": one.facts} for one in used} | kit.described(),
-        tuple(LIMITS[one.name] for one in used if one.name in LIMITS)
-        + tuple(f"{name} is left out: it needs {why}" for name, why in left_out.items()),
+        tuple(LIMITS[one.name] for one in used if one.name in LIMITS) + left_out_lines(left_out),
         resamples,
         CONFIDENCE,
         {

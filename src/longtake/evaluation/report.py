@@ -57,7 +57,8 @@ def result_lines(result: Result) -> list[str]:
     spent = result.seconds
     if spent.get("decode", 0) + spent.get("look", 0) > 0:
         share = spent["decode"] / (spent["decode"] + spent["look"])
-        lines.append(f"{spent['all']:.1f} s, {result.decoded} clips decoded, {share:.0%} of the work was decoding")
+        what = "making and decoding" if result.fake.settings else "decoding"
+        lines.append(f"{spent['all']:.1f} s, {result.decoded} clips decoded, {share:.0%} of the work was {what}")
     return lines
 
 
@@ -130,6 +131,7 @@ def write_page(result: Result, path: str | Path, clips: Sequence[Shown] = ()) ->
         *(f"<p class=note>{_text(line)}</p>" for line in result_lines(result)[1:]),
         "<h2>Curves</h2><div class=row>" + "".join(map(curve_svg, result.curves)) + "</div>" if result.curves else "",
         _gallery(clips),
+        "<h2>Sampling</h2>" + _pairs(result.fake.settings) if result.fake.settings else "",
         "<h2>Protocol</h2>" + _protocol(result),
         _left_out(result),
         "<h2>Made with</h2>" + _pairs({**result.versions, **result.machine, "processes": result.processes}),
