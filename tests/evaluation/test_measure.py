@@ -197,7 +197,9 @@ def test_everything_that_can_be_measured_is_and_the_rest_is_named() -> None:
     ).result
     moving = {"flicker", "warping", "motion", "dynamic", "smoothness", "cuts"}
     assert {value.metric for value in result.values} == {"is", *moving, "subject", "background", "drift"}
-    assert any(line.startswith("fvd, kvd, fid are left out") and "--real" in line for line in result.limits)
+    assert any(
+        line.startswith("fvd, kvd, fid, psnr, ssim, gmsd are left out") and "--real" in line for line in result.limits
+    )
     assert all(value.low is None for value in result.values)
 
 
