@@ -352,3 +352,32 @@ def test_the_command_is_installed_and_quiet_about_itself():
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("longtake: no system is called 'nonsense'") and result.stderr.count("\n") == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- import
+
+
+def test_import_makes_a_folder_that_generate_takes(run, here):
+    from diffusers import AutoencoderKL
+    from latte_recorded import SIZES, awake
+
+    from longtake.backbones.latte import Latte
+    from longtake.backbones.latte_layouts import to_official
+
+    AutoencoderKL(
+        block_out_channels=(4, 4), layers_per_block=1, latent_channels=4, norm_num_groups=2,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    ).save_pretrained(here / "vae")  # fmt: skip
+    model = awake(Latte(**{**SIZES, "width": 384, "heads": 6, "depth": 2}, classes=2))
+    torch.save({"ema": to_official(model, 4, 8)}, here / "latte.pt")
+    (here / "names.txt").write_text("surfing\nyo yo\n")
+    words = ["latte.pt", "--out", "mine", "--autoencoder", "vae", "--frames", 4, "--size", "16x16"]
+    code, out, err = run("import", "latte", *words, "--classes", "names.txt")
+    assert (code, err) == (0, "") and out.startswith("mine  imported")
+    code, out, err = run("generate", "yo yo", "--model", "mine", "--steps", 2, "--out", "a.mp4")
+    assert (code, err) == (0, ""), err
+    clip = read_clip("a.mp4")
+    assert (clip.frames, clip.height, clip.width) == (4, 16, 16)
+    assert_one_line(run("generate", "yo-yo", "--model", "mine"), "none called 'yo-yo'", "yo yo")
+    assert_one_line(run("import", "latte", *words), "mine is there already")
+    assert_one_line(run("import", "lattes", "latte.pt", "--out", "b"), "nothing of 'lattes'", "latte")

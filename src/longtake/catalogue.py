@@ -44,7 +44,9 @@ class System:
 # fmt: off
 SYSTEMS: tuple[System, ...] = (
     System("latte", "Latte", "backbones", "2401.03048",
-           "latent video diffusion transformer that alternates spatial and temporal attention"),
+           "latent video diffusion transformer that alternates spatial and temporal attention",
+           module="longtake.backbones.latte",
+           missing="claim, the starter, page, speed against the published code"),
     System("lumina-t2x", "Lumina-T2X (Flag-DiT)", "backbones", "2405.05945",
            "one flow-matching transformer for images, video, views and audio of any size"),
     System("qihoo-t2x", "Qihoo-T2X (PT-DiT)", "backbones", "2409.04005",
@@ -52,7 +54,7 @@ SYSTEMS: tuple[System, ...] = (
     System("waver", "Waver", "backbones", "2508.15761",
            "one model for text and image to video, with a cascade refiner and a data engine",
            module="longtake.backbones.waver",
-           missing="claim, page, representation alignment, prompt tags, refiner, curation"),
+           missing="claim, page, prompt tags, refiner, curation"),
     System("wan", "Wan 2.1 and VACE", "backbones", "2503.20314 2503.07598",
            "causal video autoencoder, cross-attention DiT with shared time modulation, editing through VACE",
            module="longtake.tokenizers.causal_vae",

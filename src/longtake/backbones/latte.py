@@ -49,13 +49,12 @@ SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 
 """Depth, width and heads of the published sizes, as V1."""
 
 
-def latte_config(name: str, variant: int | str = 1, **changes: Any) -> dict[str, Any]:
+def latte_config(name: str, variant: int | str = 1) -> dict[str, Any]:
     """Arguments of `Latte` for a published size.
 
     Args:
         name: "S/2", "B/4", "L/8", "XL/2" ...: a size of SIZES and the patch, 2, 4 or 8.
         variant: as `Latte`; 3 and 4 get the depth that has the same number of parameters.
-        changes: further arguments; they win.
 
     Raises:
         UnknownName: no such size.
@@ -67,7 +66,7 @@ def latte_config(name: str, variant: int | str = 1, **changes: Any) -> dict[str,
     depth, width, heads = SIZES[size]
     if str(variant) in ("3", "4"):
         depth = round(depth * 23 / 28)
-    return {"depth": depth, "width": width, "heads": heads, "patch": int(patch), "variant": str(variant), **changes}
+    return {"depth": depth, "width": width, "heads": heads, "patch": int(patch), "variant": str(variant)}
 
 
 class Latte(ModelMixin, ConfigMixin):

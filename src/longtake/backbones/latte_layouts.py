@@ -304,8 +304,8 @@ def _copy(own: Tensor, value: Tensor, name: str) -> None:
 
 
 def _axes(model: Latte) -> list[str]:
-    """What each block attends over; only for blocks of one axis."""
-    return [next(iter(block.attentions)) if len(block.attentions) == 1 else block.kind for block in model.blocks]
+    """What each block attends over, or its kind where it attends over two axes."""
+    return [str(block.kind) for block in model.blocks]
 
 
 def _official_name(name: str, axes: list[str]) -> str | None:

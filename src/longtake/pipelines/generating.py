@@ -75,10 +75,10 @@ def generate(
         check_output(path, frames=(frames or 1) * count, height=height or 1, width=width or 1)
     pipe = load(model, dtype=dtype, device=device)
     asked = zip((frames, height, width), pipe.config.clip_size, strict=True)
-    sizes = [own if size is None else size for size, own in asked]
+    frames, height, width = (own if size is None else size for size, own in asked)
     for path in paths:
-        check_output(path, frames=sizes[0] * count, height=sizes[1], width=sizes[2])
-    settings = Settings(prompt, negative_prompt, *sizes, steps, guidance, seed)
+        check_output(path, frames=frames * count, height=height, width=width)
+    settings = Settings(prompt, negative_prompt, frames, height, width, steps, guidance, seed)
     if scheduler is not None:
         pipe.scheduler = scheduler_named(scheduler, shift=shift_of(pipe.scheduler))
     given = {"image": image, "last_image": last_image, "continue_from": continue_from}

@@ -71,6 +71,19 @@ def import_latte(
     return out
 
 
+def read_names(path: str | Path) -> list[str]:
+    """Names of classes, one a line, in order. Raises BadInput for a file that cannot be read or names nothing."""
+    try:
+        names = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path} cannot be read as a list of names: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if not names:
+        raise BadInput(f"{path} names no class; write one name a line")
+    return names
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint file; of one that training wrote, the averaged weights ("ema") before the others.
 
@@ -137,8 +150,7 @@ def _text_to_video(source: Path, autoencoder: str | Path | None, fps: float, cli
     words, encoder = load_text_encoder(source / "text_encoder", source / "tokenizer")
     scheduler = noise_scheduler()
     if (source / "scheduler" / "scheduler_config.json").is_file():
-        own = DDIMScheduler.load_config(str(source / "scheduler"))
-        scheduler = DDIMScheduler.from_config({**own, "clip_sample": False})
+        scheduler = DDIMScheduler.from_pretrained(str(source / "scheduler"), clip_sample=False)
     return VideoPipeline(
         load_image_autoencoder(source / "vae" if autoencoder is None else autoencoder),
         _read_latte(source / "transformer"),

@@ -39,21 +39,20 @@ def scheduler_named(name: str, *, shift: float = 1.0) -> SchedulerMixin:
     return getattr(diffusers, kind)(**options)
 
 
-def noise_scheduler(steps: str = "ddim", **changes: Any) -> SchedulerMixin:
+def noise_scheduler(steps: str = "ddim") -> SchedulerMixin:
     """A scheduler for networks that predict noise as DiT and Latte do: linear beta from 1e-4 to 0.02, 1,000 steps.
 
     Args:
         steps: `ddim`, which leaves a learned variance unread; or `ddpm`, which reads it.
-        changes: of the scheduler's configuration.
 
     Raises:
         UnknownName: naming the nearest name.
     """
     options = {"beta_start": 1e-4, "beta_end": 0.02, "clip_sample": False, "timestep_spacing": "linspace"}
     if steps == "ddim":
-        return diffusers.DDIMScheduler(**{**options, **changes})
+        return diffusers.DDIMScheduler(**options)
     if steps == "ddpm":
-        return diffusers.DDPMScheduler(**{**options, "variance_type": "learned_range", **changes})
+        return diffusers.DDPMScheduler(**options, variance_type="learned_range")
     raise UnknownName(f"no scheduler for noise is called '{steps}'.{nearest(steps, ['ddim', 'ddpm'])}")
 
 

@@ -54,7 +54,7 @@ def build_backbone(recipe: BackboneRecipe) -> Any:
 
         if "size" in recipe.config:
             given = dict(recipe.config)
-            config = latte_config(given.pop("size"), given.pop("variant", 1), **given)
+            config = {**latte_config(given.pop("size"), given.pop("variant", 1)), **given}
             recipe = BackboneRecipe(recipe.init_from, config, recipe.kind)
         return _build(Latte, recipe, "backbone", ("transformer",))
     from longtake.backbones.waver import HybridStreamDiT

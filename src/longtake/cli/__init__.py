@@ -1,14 +1,14 @@
 """The command line: one function per verb. What a verb does is in the module that it calls."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from longtake.errors import BadData, BadInput, LongtakeError
+from longtake.cli.terminal import bar, parse_size, print_json, quiet, say, stop
+from longtake.errors import BadData, BadInput, LongtakeError, UnknownName, nearest
 
 app = typer.Typer(
     help="Video diffusion transformers: generate, train, measure.",
@@ -52,11 +52,11 @@ def generate(
     """Make clips from a prompt, and a record of each that makes it again."""
     if (prompt is None) == (from_record is None):
         raise BadInput("generate takes a prompt, or --from-record with the .json of a clip: give one of the two")
-    height, width = (None, None) if size is None else _size(size)
-    _quiet()
+    height, width = (None, None) if size is None else parse_size(size)
+    quiet()
     from longtake.pipelines.generating import generate, regenerate
 
-    with _bar("sampling", count * steps) as advance:
+    with bar("sampling", count * steps) as advance:
         if from_record is not None:
             made = [regenerate(from_record, out=out, on_step=lambda _, done, all: advance(done, all))]
         else:
@@ -82,9 +82,9 @@ def generate(
             )
     for one in made:
         for warning in one.record.warnings:
-            _say(f"{one.path}: {warning}")
+            say(f"{one.path}: {warning}")
     if as_json:
-        _print_json([{"path": str(one.path), "record": dataclasses.asdict(one.record)} for one in made])
+        print_json([{"path": str(one.path), "record": dataclasses.asdict(one.record)} for one in made])
         return
     for one in made:
         s, t = one.record.settings, one.record.seconds
@@ -101,7 +101,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
 ) -> None:
     """Train what a recipe says."""
-    _quiet()
+    quiet()
     from longtake.training import train
 
     for result in train(recipe, overrides or [], resume=resume):
@@ -130,7 +130,7 @@ def data_render(
     dense: Annotated[bool, typer.Option("--dense", help="Also masks, depth, normals and flow, as .npz.")] = False,
 ) -> None:
     """Render scenes to videos, each with its ground truth as JSON."""
-    height, width = _size(size)
+    height, width = parse_size(size)
     from longtake.data.scenes import SceneOptions, render_folder
 
     table = render_folder(
@@ -159,14 +159,14 @@ def data_check(
     as_json: AsJson = False,
 ) -> None:
     """Say what would be trained on, and what is wrong with the rest."""
-    height, width = (None, None) if size is None else _size(size)
+    height, width = (None, None) if size is None else parse_size(size)
     from longtake.data.check import check, format_report
     from longtake.data.presets import FolderOptions
 
     options = FolderOptions(preset=preset, frames=frames, height=height, width=width, fps=fps)
     report = check(root, options, deep=deep, progress=sys.stdout.isatty() and not as_json)
     if as_json:
-        _print_json(dataclasses.asdict(report))
+        print_json(dataclasses.asdict(report))
     else:
         print(format_report(report))
     if not report.videos:
@@ -184,21 +184,21 @@ def reconstruct(
     as_json: AsJson = False,
 ) -> None:
     """Send a video through the tokenizer and back, and print its PSNR."""
-    _quiet()
+    quiet()
     from longtake.pipelines.loading import load_tokenizer
     from longtake.pipelines.reconstructing import reconstruct
 
-    with _bar("frames", frames or 1) as advance:
+    with bar("frames", frames or 1) as advance:
         trip = reconstruct(
             file,
             load_tokenizer(model, device=device),
             out=out,
             frames=frames,
-            size=None if size is None else _size(size),
+            size=None if size is None else parse_size(size),
             on_frames=advance,
         )
     if as_json:
-        _print_json({"file": str(file), **dataclasses.asdict(trip)})
+        print_json({"file": str(file), **dataclasses.asdict(trip)})
         return
     print(
         f"{file}  PSNR {trip.psnr:.2f} dB (worst frame {trip.worst:.2f}), {trip.frames} frames "
@@ -264,18 +264,18 @@ def evaluate(
 
         pair = set_side_by_side(*map(read_result, compare), force=force)
         for difference in pair.differences:
-            _say(f"not measured in one way: {difference}")
+            say(f"not measured in one way: {difference}")
         if as_json:
-            _print_json(dataclasses.asdict(pair))
+            print_json(dataclasses.asdict(pair))
         else:
             console.print(comparison_table(pair, (str(compare[0]), str(compare[1]))))
         return
-    height, width = _size(size)
-    _quiet()
+    height, width = parse_size(size)
+    quiet()
     from longtake.evaluation.evaluating import evaluate
     from longtake.evaluation.generated import Sampling
 
-    with _bar("clips", 1) as advance:
+    with bar("clips", 1) as advance:
         done = evaluate(
             real=real,
             fake=fake,
@@ -305,6 +305,29 @@ def evaluate(
         print("\n".join([*result_lines(done.result), f"{done.record}, {done.page}"]))
 
 
+@app.command("import")
+def import_(
+    system: Annotated[str, typer.Argument(help="Whose checkpoint it is: latte.")],
+    checkpoint: Annotated[Path, typer.Argument(help="File of weights, or a folder as diffusers keeps it.")],
+    out: Annotated[Path, typer.Option(help="Pipeline folder to write.")],
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="Folder of the AutoencoderKL that it was trained with; needed for a file.")
+    ] = None,
+    classes: Annotated[Path | None, typer.Option(help="Text file of the classes' names, one a line, in order.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames of the clips that it was trained on.")] = 16,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of these.")] = "256x256",
+) -> None:
+    """Turn a published checkpoint into a pipeline folder, for --model."""
+    if system != "latte":
+        raise UnknownName(f"nothing of '{system}' can be imported.{nearest(system, ['latte'])}")
+    quiet()
+    from longtake.pipelines.importing import import_latte, read_names
+
+    names = () if classes is None else read_names(classes)
+    made = import_latte(checkpoint, out, autoencoder=autoencoder, classes=names, frames=frames, size=parse_size(size))
+    print(f"{made}  imported; longtake generate PROMPT --model {made}")
+
+
 @app.command()
 def systems(
     name: Annotated[str | None, typer.Argument(help="One system.", show_default=False)] = None,
@@ -315,7 +338,7 @@ def systems(
 
     rows = systems(name)
     if as_json:
-        _print_json([dataclasses.asdict(row) | {"status": row.status} for row in rows])
+        print_json([dataclasses.asdict(row) | {"status": row.status} for row in rows])
     elif name is not None:
         for key, value in (dataclasses.asdict(rows[0]) | {"status": rows[0].status}).items():
             print(f"{key:8} {value if value is not None else '-'}")
@@ -332,69 +355,11 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except LongtakeError as error:
-        _stop(str(error), 2)
+        stop(str(error), 2)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line's own parser
-            _stop(f"{error.format_message()} ('longtake --help' shows what there is)", 2)
-        _stop(f"internal error, please report it: {type(error).__name__}: {error}", 1)
+            stop(f"{error.format_message()} ('longtake --help' shows what there is)", 2)
+        stop(f"internal error, please report it: {type(error).__name__}: {error}", 1)
     if code == INTERRUPTED:
-        _say("interrupted")
+        say("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    _say(message)
-    sys.exit(code)
-
-
-def _say(message: str) -> None:
-    print("longtake: " + " ".join(message.split()), file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _size(text: str) -> tuple[int, int]:
-    """ "WIDTHxHEIGHT" -> (height, width)."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise BadInput(f"size '{text}' is not WIDTHxHEIGHT in pixels, for example 64x64")
-    return int(height), int(width)
-
-
-def _quiet() -> None:
-    """Keep the progress bars and warnings of diffusers and transformers away from the terminal."""
-    import os
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", module=r"(diffusers|transformers|huggingface_hub)(\.|$)")
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-
-
-def _bar(what: str, total: int) -> Any:
-    """A progress bar on standard error when that is a terminal; gives advance(done, total)."""
-    import contextlib
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    @contextlib.contextmanager
-    def show() -> Any:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(what, total=total)
-            yield lambda done, all: progress.update(task, completed=done, total=all)
-
-    return show()
-
-
-if __name__ == "__main__":
-    main()
