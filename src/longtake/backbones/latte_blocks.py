@@ -87,23 +87,22 @@ class AxisAttention(nn.Module):
     def forward(self, u: Tensor, cond: LatteCondition) -> Tensor:
         """(B, F, N, D) -> the same."""
         b, f, n, _ = u.shape
-        qkv = self.qkv(u).unflatten(-1, (3, self.heads, -1)).unbind(3)  # each (B, F, N, H, d)
         h, w = cond.grid.height, cond.grid.width
-        if self.axis == "space":
-            q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in qkv)
-            made = self.attend(AttnCall(q, k, v, TokenGrid(1, h, w)), cond.info)  # (B F, H, N, d)
-            made = made.transpose(1, 2).unflatten(0, (b, f))
-        elif self.axis == "time":
-            q, k, v = (x.permute(0, 2, 3, 1, 4).flatten(0, 1) for x in qkv)
-            if cond.turns is not None:
-                q, k = rotate(q, cond.turns), rotate(k, cond.turns)
-            made = self.attend(AttnCall(q, k, v, TokenGrid(f, 1, 1)), cond.info)  # (B N, H, F, d)
-            made = made.unflatten(0, (b, n)).permute(0, 3, 1, 2, 4)
-        else:
-            q, k, v = (x.flatten(1, 2).transpose(1, 2) for x in qkv)
-            made = self.attend(AttnCall(q, k, v, TokenGrid(f, h, w)), cond.info)  # (B, H, F N, d)
-            made = made.transpose(1, 2).unflatten(1, (f, n))
-        return self.out(made.flatten(-2))
+        if self.axis == "space":  # rows (B, F) of N
+            rows, grid = u, TokenGrid(1, h, w)
+        elif self.axis == "time":  # rows (B, N) of F
+            rows, grid = u.transpose(1, 2), TokenGrid(f, 1, 1)
+        else:  # rows (B, 1) of F N
+            rows, grid = u.flatten(1, 2)[:, None], TokenGrid(f, h, w)
+        qkv = self.qkv(rows).flatten(0, 1).unflatten(-1, (3, self.heads, -1))
+        q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))  # (rows, H, S, d)
+        if self.axis == "time" and cond.turns is not None:
+            q, k = rotate(q, cond.turns), rotate(k, cond.turns)
+        beside = n - h * w if self.axis == "space" else 0  # the condition, where it is tokens
+        call = AttnCall(q, k, v, grid, beside, "last" if beside else "none")
+        made = self.out(self.attend(call, cond.info).transpose(1, 2).flatten(2))
+        made = made.view(*rows.shape[:3], -1)
+        return made.transpose(1, 2) if self.axis == "time" else made.view(b, f, n, -1)
 
 
 class CrossAttention(nn.Module):
