@@ -82,8 +82,7 @@ def main() -> int:
     print(result)
     rates = {timing.name: CLIPS / timing.median for timing in result.timings}
     share = 1 - result["features"].median / result["evaluate"].median
-    print(f"\n{'clips/s':<22}" + "".join(f"{name:>24}" for name in rates))
-    print(f"{network.name:<22}" + "".join(f"{rate:>24.2f}" for rate in rates.values()))
+    print(f"\nclips/s with {network.name}: " + ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items()))
     print(f"decoding takes {share:.0%} of evaluate ({decode / (decode + look):.0%} by the engine's own clocks)")
     results = {
         "features": result,
