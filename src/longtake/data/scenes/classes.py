@@ -12,17 +12,20 @@ def class_names(options: SceneOptions) -> tuple[str, ...]:
     Raises:
         BadInput: the options draw scenes of two objects.
     """
+    return tuple(_name(shape, motion) for shape, motion in class_kinds(options))
+
+
+def class_kinds(options: SceneOptions) -> tuple[tuple[str, str], ...]:
+    """Shape and motion of each class, in the order of their numbers. Raises as `class_names`."""
     if options.relations != ("alone",):
         raise BadInput(f"scenes with relations {', '.join(options.relations)} have no class; use relations: [alone]")
-    return tuple(
-        _name(shape, motion) for shape in options.shapes for motion in able_motions(shape) if motion in options.motions
-    )
+    return tuple((s, m) for s in options.shapes for m in able_motions(s) if m in options.motions)
 
 
 def class_number(scene: Scene, options: SceneOptions) -> int:
     """Number of a scene's class among `class_names`."""
     (thing,) = scene.objects
-    return class_names(options).index(_name(thing.identity.shape, thing.motion.kind))
+    return class_kinds(options).index((thing.identity.shape, thing.motion.kind))
 
 
 def _name(shape: str, motion: str) -> str:
