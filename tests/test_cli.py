@@ -358,16 +358,12 @@ def test_the_command_is_installed_and_quiet_about_itself():
 
 
 def test_import_makes_a_folder_that_generate_takes(run, here):
-    from diffusers import AutoencoderKL
-    from latte_recorded import SIZES, awake
+    from latte_recorded import SIZES, awake, small_autoencoder
 
     from longtake.backbones.latte import Latte
     from longtake.backbones.latte_layouts import to_official
 
-    AutoencoderKL(
-        block_out_channels=(4, 4), layers_per_block=1, latent_channels=4, norm_num_groups=2,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    ).save_pretrained(here / "vae")  # fmt: skip
+    small_autoencoder(2).save_pretrained(here / "vae")
     model = awake(Latte(**{**SIZES, "width": 384, "heads": 6, "depth": 2}, classes=2))
     torch.save({"ema": to_official(model, 4, 8)}, here / "latte.pt")
     (here / "names.txt").write_text("surfing\nyo yo\n")

@@ -274,3 +274,14 @@ def test_impossible_settings_are_refused(options):
 def test_latents_that_a_patch_does_not_divide_are_refused():
     with pytest.raises(BadSize, match="multiples"):
         model(patch=(1, 2, 2))(*inputs(grid=(2, 3, 4)))
+
+
+def test_states_behind_a_block_are_what_the_block_hands_on():
+    network, (x, t, text) = model(), inputs()
+    seen = []
+    for block in network.blocks:
+        block.register_forward_hook(lambda module, args, output: seen.append(output[0]))
+    plain = network(x, t, text)
+    for number in (1, 2, 3):
+        velocity, states = network(x, t, text, states_after=number)
+        assert torch.equal(states, seen[number - 1]) and torch.equal(velocity, plain)

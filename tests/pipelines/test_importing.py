@@ -1,7 +1,7 @@
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LattePipeline
-from latte_recorded import SIZES, awake, latte_1
+from diffusers import DDIMScheduler, LattePipeline
+from latte_recorded import SIZES, awake, latte_1, small_autoencoder
 from transformers import T5Config, T5EncoderModel
 
 from longtake.backbones.latte import Latte
@@ -15,10 +15,7 @@ from longtake.training.text_encoder import train_tokenizer
 @pytest.fixture(scope="module")
 def autoencoder():
     torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(4, 4, 4, 4), layers_per_block=1, latent_channels=4, norm_num_groups=2,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.18215,
-    ).eval()  # fmt: skip
+    return small_autoencoder()
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])

@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 
 import torch
-from diffusers import LatteTransformer3DModel
+from diffusers import AutoencoderKL, LatteTransformer3DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -54,3 +54,12 @@ def latte_1(**changes) -> LatteTransformer3DModel:
         "norm_elementwise_affine": False, "norm_eps": 1e-6, "caption_channels": 12, "video_length": 4,
     }  # fmt: skip
     return LatteTransformer3DModel(**{**config, **changes})
+
+
+def small_autoencoder(levels: int = 4) -> AutoencoderKL:
+    """Stable Diffusion's kind of image autoencoder, tiny; each level but the last halves the sides."""
+    return AutoencoderKL(
+        block_out_channels=(8,) * levels, layers_per_block=1, latent_channels=4, norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+        scaling_factor=0.18215,
+    ).eval()  # fmt: skip

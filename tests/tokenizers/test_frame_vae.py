@@ -1,6 +1,6 @@
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from latte_recorded import small_autoencoder
 
 from longtake.errors import BadSize
 from longtake.tokenizers import frame_vae
@@ -12,10 +12,7 @@ from longtake.training.recipe import TokenizerRecipe
 @pytest.fixture(scope="module")
 def theirs():
     torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.18215,
-    ).eval()  # fmt: skip
+    return small_autoencoder()
 
 
 def test_every_frame_is_what_diffusers_makes_of_it(theirs, monkeypatch):

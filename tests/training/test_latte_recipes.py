@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from latte_recorded import small_autoencoder
 from PIL import Image
 
 from longtake.errors import UnknownModel
@@ -41,10 +41,7 @@ def frame_folders(*folders: Path) -> None:
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("autoencoder")
-    AutoencoderKL(
-        block_out_channels=(4, 4, 4, 4), layers_per_block=1, latent_channels=4, norm_num_groups=2,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    ).save_pretrained(folder)  # fmt: skip
+    small_autoencoder().save_pretrained(folder)
     return folder
 
 

@@ -202,3 +202,13 @@ def test_the_callers_random_state_is_left_alone(tmp_path):
     torch.manual_seed(1)
     train_toy(tmp_path, dropout=0.2)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_gradients_are_clipped_from_the_step_that_the_recipe_names(tmp_path, monkeypatch):
+    bounds = []
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda p, bound, **named: bounds.append(bound) or clip(p, bound, **named)
+    )
+    train_toy(tmp_path, {"steps": 4, "optimizer": {"clip_norm": 0.5, "clip_after": 2}})
+    assert bounds == [float("inf")] * 2 + [0.5] * 2

@@ -42,7 +42,7 @@ from longtake.layers.modulation import ModulationProjection, linear_fp32, norm_m
 from longtake.layers.patching import patchify, unpatchify
 from longtake.layers.positions import sincos_line, sincos_plane, timestep_features
 from longtake.layers.rotary import rotary_line
-from longtake.runtime import StepInfo, TokenGrid
+from longtake.runtime import AttendPoint, StepInfo, TokenGrid
 
 VARIANTS = ("1", "2", "3", "4", "joint", "spatial")
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
@@ -269,9 +269,8 @@ class Latte(ModelMixin, ConfigMixin):
         """Rotary positions in time of attention's heads: complex64 (F, head_dim/2), or None."""
         if self.config.temporal_pos != "rope":
             return None
-        heads = self.config.heads // (2 if str(self.config.variant) == "4" else 1)
-        attended = self.config.width // (2 if str(self.config.variant) == "4" and self.config.half_width else 1)
-        return rotary_line(grid.frames - images, attended // heads, device=device)
+        head_dim = next(module.site.head_dim for module in self.blocks.modules() if isinstance(module, AttendPoint))
+        return rotary_line(grid.frames - images, head_dim, device=device)
 
     def _moments(self, frames: int, images: int, device: torch.device) -> Tensor:
         """Positions in time: (F, 1, D), zero for single images."""

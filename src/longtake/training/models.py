@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from longtake.errors import BadRecipe, UnknownModel
-from longtake.training.recipe import BackboneRecipe, ModelRecipe, TextRecipe, check_arguments
+from longtake.training.recipe import BackboneRecipe, ModelRecipe, TextRecipe, TokenizerRecipe, check_arguments
 
 
 def model_folder(name: str) -> Path:
@@ -25,7 +25,7 @@ def model_folder(name: str) -> Path:
     raise UnknownModel(f"init_from: '{name}' is neither a starter that is shipped nor a folder; check the path.")
 
 
-def build_tokenizer(recipe: ModelRecipe) -> Any:
+def build_tokenizer(recipe: TokenizerRecipe) -> Any:
     """A tokenizer: from ``init_from`` (its folder, or a pipeline that holds one), or a new `CausalVAE`.
 
     The folder of an image autoencoder (diffusers' `AutoencoderKL`) gives a `FrameVAE`.
@@ -41,9 +41,8 @@ def build_tokenizer(recipe: ModelRecipe) -> Any:
         if kind == "FrameVAE":
             return _build(FrameVAE, recipe, "tokenizer", ("tokenizer", "vae"))
     vae = _build(CausalVAE, recipe, "tokenizer", ("tokenizer", "vae"))
-    per_frame = getattr(recipe, "per_frame", None)
-    if per_frame is not None:
-        vae.register_to_config(per_frame=per_frame)
+    if recipe.per_frame is not None:
+        vae.register_to_config(per_frame=recipe.per_frame)
     return vae
 
 

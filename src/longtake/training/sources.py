@@ -59,8 +59,9 @@ def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Se
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in zip(names, sets, strict=True):
+            source = f"{name}: {data.kind} {data.options}"  # a cache of other scenes is refused
             cache_latents(
-                part, tokenizer, folder / name, device=world.device, source=name, keep=keep, workers=data.workers
+                part, tokenizer, folder / name, device=world.device, source=source, keep=keep, workers=data.workers
             )
     barrier(world)
     return CachedLatents(folder / names[0], seed=seed), CachedLatents(folder / names[1], seed=seed)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from longtake.errors import BadRecipe
+from longtake.data.scenes import SceneOptions, prerender
+from longtake.errors import BadData, BadRecipe
 from longtake.pipelines import VideoPipeline
 from longtake.training.curves import read_curve
 from longtake.training.launch import run
@@ -163,3 +164,17 @@ def test_a_generator_without_a_text_encoder_is_refused(recipe, tmp_path):
     wrong.text.init_from = None
     with pytest.raises(BadRecipe, match=r"text\.init_from"):
         run(wrong)
+
+
+def test_a_cache_of_other_scenes_is_refused(recipe, tmp_path):
+    quiet = {"validation": {"every": 0}, "samples": {"every": 0}, "export": False, "steps": 1}
+    folders = {"cache": str(tmp_path / "cache"), "root": str(tmp_path / "scenes")}
+    for name, share in (("a", 0.0), ("b", 1.0)):
+        options = {"pair_share": share}
+        prerender(folders["root"] + name, 8, SceneOptions(**options), frames=9, height=16, width=16, progress=False)
+        made = recipe(tmp_path / name, **quiet, data={**folders, "root": folders["root"] + name, "options": options})
+        if name == "a":
+            run(made)
+            continue
+        with pytest.raises(BadData, match="another data"):
+            run(made)

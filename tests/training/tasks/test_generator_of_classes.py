@@ -139,3 +139,18 @@ def test_a_published_size_is_a_word_in_the_recipe(recipe):
     made.backbone.config["width"] = "wide"
     with pytest.raises((BadRecipe, TypeError)):
         GeneratorTask(made, WORLD)
+
+
+def test_latents_are_drawn_from_the_posterior_when_the_recipe_says_so(recipe):
+    made = recipe()
+    pixels = torch.rand(2, 3, 4, 16, 16) * 2 - 1
+    mean = GeneratorTask(made, WORLD).encoded(pixels, [1, 2])
+    made.tokenizer.draw = True
+    task = GeneratorTask(made, WORLD)
+    drawn = task.encoded(pixels, [1, 2])
+    assert torch.equal(drawn[1:], task.encoded(pixels[1:], [2])) and not torch.equal(
+        drawn, task.encoded(pixels, [3, 4])
+    )
+    _, logvar = task.vae.posterior(pixels)
+    spread = (0.5 * logvar).exp() / torch.tensor(task.vae.config.latents_std).view(1, -1, 1, 1, 1)
+    assert float(((drawn - mean) / spread).std()) == pytest.approx(1.0, abs=0.15)
