@@ -9,7 +9,8 @@ Two pairs, because the two others are different networks:
 
 "compiled" is ours with its blocks compiled (torch.compile). "plain blocks" are the same blocks without conditioning and
 without a change of layout (norm, attention, MLP on rows that lie as they are needed): what is left above them is
-conditioning and copies. "matmul" are their matrix products alone: nothing with these layers can be faster.
+conditioning and copies. "matmul" are their matrix products alone: nothing with these layers can be faster. Both take
+their products from `longtake.layers.linear`, the fastest that we know of, as ours does.
 
 Outputs are compared before anything is timed. Peak memory is of one training step, in a process of its own.
 """
@@ -29,6 +30,7 @@ from diffusers import LatteTransformer3DModel
 from torch import Tensor, nn
 
 from longtake.backbones.latte_layouts import from_diffusers, from_official
+from longtake.layers.linear import Linear, linear, linear_gelu
 from timing import RESULTS, compare, peak_memory, save
 
 BATCH, FRAMES, SIDE = 2, 16, 16
@@ -94,10 +96,10 @@ class PlainBlocks(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.qkv = nn.ModuleList(nn.Linear(WIDTH, 3 * WIDTH) for _ in range(DEPTH))
-        self.out = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(DEPTH))
-        self.up = nn.ModuleList(nn.Linear(WIDTH, 4 * WIDTH) for _ in range(DEPTH))
-        self.down = nn.ModuleList(nn.Linear(4 * WIDTH, WIDTH) for _ in range(DEPTH))
+        self.qkv = nn.ModuleList(Linear(WIDTH, 3 * WIDTH) for _ in range(DEPTH))
+        self.out = nn.ModuleList(Linear(WIDTH, WIDTH) for _ in range(DEPTH))
+        self.up = nn.ModuleList(Linear(WIDTH, 4 * WIDTH) for _ in range(DEPTH))
+        self.down = nn.ModuleList(Linear(4 * WIDTH, WIDTH) for _ in range(DEPTH))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B F, N, D) -> the same; every other block sees the same numbers as (B N, F, D)."""
@@ -106,7 +108,7 @@ class PlainBlocks(nn.Module):
             h = tokens.view(-1, FRAMES if number % 2 else places, WIDTH)
             q, k, v = qkv(F.layer_norm(h, (WIDTH,))).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
             h = h + out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-            tokens = h + down(F.gelu(up(F.layer_norm(h, (WIDTH,))), approximate="tanh"))
+            tokens = h + down(linear_gelu(up, F.layer_norm(h, (WIDTH,)), "tanh"))
         return tokens
 
 
@@ -125,8 +127,8 @@ def matmuls(dtype: torch.dtype, times: int) -> Callable[[], None]:
     def run() -> None:
         for number in range(DEPTH * times):
             for weight in weights:
-                F.linear(x, weight)
-            F.linear(wide, down)
+                linear(x, weight)
+            linear(wide, down)
             torch.bmm(q[number % 2], q[number % 2].mT)
             torch.bmm(scores[number % 2], q[number % 2])
 

@@ -1,8 +1,12 @@
-"""The three choices that make our layers fast on a CPU, each against what it replaces, forward and backward in bf16.
+"""The choices that make our layers fast on a CPU, each against what it replaces.
 
 attention   two plain matrix products against torch's fused kernel, and the error of both against float64
 norm        RMSNorm and rotary turn as one autograd node against plain operations, and the bytes kept for the backward
 gelu        exact GELU against its tanh form
+product     a linear layer in float32 by oneDNN against torch's own
+with gelu   a linear layer and its tanh GELU in one pass against two, forward alone
+
+The first three and the last in bf16, all but the last forward and backward.
 """
 
 from collections.abc import Callable
@@ -12,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from longtake.layers.attention import attend
+from longtake.layers.linear import Linear, linear, linear_gelu
 from longtake.layers.rotary import norm_rotate, rotary_table
 from timing import arguments, compare, save
 
@@ -98,9 +103,23 @@ def main() -> None:
         {"tanh": step(lambda y: F.gelu(y, approximate="tanh"), wide), "longtake": step(F.gelu, wide)},
         repeats=chosen.repeats,
     )
+    x = torch.randn(BATCH * TOKENS, HEADS * HEAD_DIM, requires_grad=True)
+    layer = Linear(HEADS * HEAD_DIM, 4 * HEADS * HEAD_DIM)
+    own, theirs = (step(f, x, layer.weight, layer.bias) for f in (linear, F.linear))
+    torch.testing.assert_close(linear(x, layer.weight, layer.bias), F.linear(x, layer.weight, layer.bias))
+    results["product"] = compare({"torch": theirs, "longtake": own}, repeats=chosen.repeats)
+    with torch.no_grad():
+        layer, x = layer.bfloat16(), x.bfloat16()
+        results["with gelu"] = compare(
+            {
+                "two passes": lambda: F.gelu(layer(x), approximate="tanh"),
+                "longtake": lambda: linear_gelu(layer, x, "tanh"),
+            },
+            repeats=chosen.repeats,
+        )
     for name, result in results.items():
         print(f"\n{name}\n{result}")
-    setting = {"batch": BATCH, "heads": HEADS, "tokens": TOKENS, "head_dim": HEAD_DIM, "dtype": "bfloat16"}
+    setting = {"batch": BATCH, "heads": HEADS, "tokens": TOKENS, "head_dim": HEAD_DIM}
     print("\nwritten:", save("layers", results, setting=setting, folder=chosen.out))
 
 

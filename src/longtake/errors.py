@@ -44,6 +44,18 @@ class UnknownName(LongtakeError):
     """A name that is not in a registry; the message names the nearest one that is."""
 
 
+class Unsupported(LongtakeError):
+    """A method on a network, scheduler or pipeline that it cannot work on; the message says why and what to do."""
+
+
+class Conflict(LongtakeError):
+    """Two methods that cannot be used together; the message names both."""
+
+
+class InertMethod(LongtakeError):
+    """A method that was switched on and did nothing in a whole run; the message names it and where it looked."""
+
+
 class TrainingDiverged(LongtakeError):
     """A loss that is not finite; the message names the step and the last good checkpoint."""
 

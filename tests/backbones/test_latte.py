@@ -38,7 +38,8 @@ def test_every_switch_starts_at_zero_and_then_depends_on_all_it_is_given(choice)
         ]
         alone = model(x[1:], TIMES[1:], labels=labels[1:])
     assert all((out - other).abs().max() > 1e-3 for other in others)
-    torch.testing.assert_close(out[1:], alone, atol=1e-4, rtol=1e-4)  # a sample does not see its neighbours
+    # A sample does not see its neighbours; products of other sizes round otherwise.
+    torch.testing.assert_close(out[1:], alone, atol=5e-4, rtol=1e-4)
     model.train().zero_grad()
     model(x, TIMES, labels=labels).square().mean().backward()
     assert all(p.grad is not None and p.grad.any() for name, p in model.named_parameters())

@@ -97,11 +97,10 @@ def test_step_info_counts_the_calls():
         noise(),
         TEXT,
         steps=4,
-        run=7,
         on_step=lambda info, x: steps.append((info.s, x.shape)),
     )
     infos = denoiser.infos
-    assert [(i.run, i.s, i.S, i.branch, i.model) for i in infos] == [(7, s, 4, "cond", "transformer") for s in range(4)]
+    assert [(i.run, i.s, i.S, i.branch, i.model) for i in infos] == [(0, s, 4, "cond", "transformer") for s in range(4)]
     assert infos[0].sigma == 1.0 and infos[0].noise == 1.0 and infos[0].t == 1000.0
     assert steps == [(s, (2, *SHAPE)) for s in range(4)]
 

@@ -36,13 +36,14 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from longtake.backbones.latte_blocks import LatteBlock, LatteCondition
+from longtake.backbones.latte_blocks import KINDS, STREAMS, LatteBlock, LatteCondition
 from longtake.errors import BadInput, BadSize, UnknownName, nearest
+from longtake.layers.linear import Linear
 from longtake.layers.modulation import ModulationProjection, linear_fp32, norm_modulate
 from longtake.layers.patching import patchify, unpatchify
 from longtake.layers.positions import sincos_line, sincos_plane, timestep_features
 from longtake.layers.rotary import rotary_line
-from longtake.runtime import AttendPoint, StepInfo, TokenGrid
+from longtake.runtime import AttendPoint, BlockForm, Blocks, Family, Part, StepInfo, TokenGrid, latent_grid
 
 VARIANTS = ("1", "2", "3", "4", "joint", "spatial")
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
@@ -69,6 +70,37 @@ def latte_config(name: str, variant: int | str = 1) -> dict[str, Any]:
     return {"depth": depth, "width": width, "heads": heads, "patch": int(patch), "variant": str(variant)}
 
 
+def block_form(block: Any) -> BlockForm:
+    """What methods must know of a block."""
+    axes = KINDS[block.kind]
+    kinds = {axis: "attn.joint" if axis == "joint" else "attn.self" for axis in axes}
+    stream = STREAMS[block.kind] if len(axes) == 1 else "video"
+    return BlockForm(
+        (
+            *(Part(f"attentions.{axis}", kinds[axis], STREAMS[axis]) for axis in axes),
+            Part("cross", "attn.cross", "spatial"),
+            Part("ffn", "ffn", stream),
+        ),
+        (
+            *(Part(f"attentions.{axis}.attend", kinds[axis], STREAMS[axis]) for axis in axes),
+            Part("cross.attend", "attn.cross", "spatial"),
+        ),
+        hidden="h",
+        layout="frames",
+        stream=stream,
+    )
+
+
+FAMILY = Family(
+    "Latte",
+    (Blocks("blocks", block_form),),
+    lambda network, given: latent_grid(given["latents"], network.patch),  # type: ignore[arg-type]
+    latents="latents",
+    first_safe=2,  # variants 1 and 2 add positions in time behind their first blocks
+)
+"""What methods must know of it; `first_safe` is that of variant 1."""
+
+
 class Latte(ModelMixin, ConfigMixin):
     """The denoiser.
 
@@ -91,6 +123,7 @@ class Latte(ModelMixin, ConfigMixin):
         BadInput: arguments that do not fit one another.
     """
 
+    family = FAMILY
     _supports_gradient_checkpointing = True
     _no_split_modules = ["LatteBlock"]
     _repeated_blocks = ["LatteBlock"]
@@ -125,14 +158,14 @@ class Latte(ModelMixin, ConfigMixin):
         self.out_channels = latent_channels * (2 if learned_variance else 1)
         modulation = "none" if inject == "all_tokens" else "shared" if text == "cross" else "block"
 
-        self.embed = nn.Linear(latent_channels * volume, width)
-        self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+        self.embed = Linear(latent_channels * volume, width)
+        self.time_embed = nn.Sequential(Linear(256, width), nn.SiLU(), Linear(width, width))
         self.class_embed = nn.Embedding(classes + 1, width) if classes else None
         self.text_embed: nn.Sequential | None = None
         if text == "vector":
-            self.text_embed = nn.Sequential(nn.SiLU(), nn.Linear(text_length * text_width, width))
+            self.text_embed = nn.Sequential(nn.SiLU(), Linear(text_length * text_width, width))
         elif text == "cross":
-            first, second = nn.Linear(text_width, width), nn.Linear(width, width)
+            first, second = Linear(text_width, width), Linear(width, width)
             self.text_embed = nn.Sequential(first, nn.GELU(approximate="tanh"), second)
         self.time_scale = nn.Parameter(torch.zeros(())) if temporal_gain else None
         self.shared_modulation = ModulationProjection(width, 6) if modulation == "shared" else None
@@ -152,7 +185,7 @@ class Latte(ModelMixin, ConfigMixin):
         )
         self.head_modulation = ModulationProjection(width, 2) if modulation == "block" else None
         self.head_table = nn.Parameter(torch.zeros(2, width)) if modulation == "shared" else None
-        self.head = nn.Linear(width, self.out_channels * patch * patch)
+        self.head = Linear(width, self.out_channels * patch * patch)
         self.expand = None
         if tubelet > 1:
             steps = (tubelet, 1, 1)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from longtake.layers.attention import FeedForward
+from longtake.layers.linear import Linear
 from longtake.layers.modulation import ModulationProjection, add_gated, norm_modulate
 from longtake.layers.rotary import rotate
 from longtake.runtime import AttendPoint, AttnCall, Site, StepInfo, TokenGrid
@@ -80,8 +81,8 @@ class AxisAttention(nn.Module):
     def __init__(self, width: int, inner: int, site: Site, axis: str) -> None:
         super().__init__()
         self.axis, self.heads = axis, site.heads
-        self.qkv = nn.Linear(width, 3 * inner)
-        self.out = nn.Linear(inner, width)
+        self.qkv = Linear(width, 3 * inner)
+        self.out = Linear(inner, width)
         self.attend = AttendPoint(site)
 
     def forward(self, u: Tensor, cond: LatteCondition) -> Tensor:
@@ -111,9 +112,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, site: Site) -> None:
         super().__init__()
         self.heads = site.heads
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.kv = Linear(width, 2 * width)
+        self.out = Linear(width, width)
         self.attend = AttendPoint(site)
 
     def forward(self, h: Tensor, cond: LatteCondition) -> Tensor:

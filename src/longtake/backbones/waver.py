@@ -36,11 +36,23 @@ from torch import Tensor, nn
 
 from longtake.errors import BadInput, BadSize
 from longtake.layers.attention import FeedForward
+from longtake.layers.linear import Linear
 from longtake.layers.modulation import ModulationProjection, add_gated, linear_fp32, norm_modulate
 from longtake.layers.patching import patchify, unpatchify
 from longtake.layers.positions import FactorisedPositions, timestep_features
 from longtake.layers.rotary import norm_rotate, rotary_table
-from longtake.runtime import AttendPoint, AttnCall, Site, StepInfo, TokenGrid
+from longtake.runtime import (
+    AttendPoint,
+    AttnCall,
+    BlockForm,
+    Blocks,
+    Family,
+    Part,
+    Site,
+    StepInfo,
+    TokenGrid,
+    latent_grid,
+)
 
 PARTS = 6  # shift, scale, gate of the attention; shift, scale, gate of the feed-forward network
 
@@ -94,10 +106,10 @@ class Projections(nn.Module):
     def __init__(self, width: int, heads: int, last: bool = False):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.q_gain = nn.Parameter(torch.ones(width // heads))
         self.k_gain = nn.Parameter(torch.ones(width // heads))
-        self.out = None if last else nn.Linear(width, width)
+        self.out = None if last else Linear(width, width)
 
     def split(self, x: Tensor) -> Tensor:
         """x (B, N, D) -> (B, N, 3, H, head_dim), before norm."""
@@ -203,6 +215,31 @@ class SingleStreamBlock(nn.Module):
         return h, text
 
 
+ATTENDED = (Part("attention.attend", "attn.joint", "joint"),)
+DUAL = BlockForm(
+    (Part("attention", "attn.joint", "joint"), Part("video_ffn", "ffn"), Part("text_ffn", "ffn", "text")),
+    ATTENDED,
+    hidden="h",
+    text="text",
+    stream="joint",
+)
+SINGLE = BlockForm(
+    (Part("attention", "attn.joint", "joint"), Part("ffn", "ffn", "joint")),
+    ATTENDED,
+    hidden="h",
+    text="text",
+    stream="joint",
+)
+FAMILY = Family(
+    "Waver",
+    (Blocks("blocks", lambda block: DUAL if isinstance(block, DualStreamBlock) else SINGLE),),
+    lambda network, given: latent_grid(given["latents"], network.patch),
+    text_at="last",
+    latents="latents",
+)
+"""What methods must know of it."""
+
+
 class HybridStreamDiT(ModelMixin, ConfigMixin):
     """Waver's denoiser.
 
@@ -222,6 +259,7 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         pooled_text: add the projected mean of the text states to the time condition (not in the paper).
     """
 
+    family = FAMILY
     _supports_gradient_checkpointing = True
     _no_split_modules = ["DualStreamBlock", "SingleStreamBlock"]
     _repeated_blocks = ["DualStreamBlock", "SingleStreamBlock"]
@@ -255,13 +293,13 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
             raise BadInput("0 blocks; dual_blocks + single_blocks must be at least 1")
         self.patch = patch = (patch[0], patch[1], patch[2])  # a saved configuration gives a list
         volume = patch[0] * patch[1] * patch[2]
-        self.embed = nn.Linear((2 * latent_channels + mask_channels) * volume, width)
-        self.text_embed = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width))
+        self.embed = Linear((2 * latent_channels + mask_channels) * volume, width)
+        self.text_embed = nn.Sequential(Linear(text_width, width), nn.GELU(), Linear(width, width))
         self.type_vectors = nn.Parameter(torch.randn(2, width) * 0.02)  # video, text
         self.positions = FactorisedPositions(absolute_size, width) if absolute else None
         self.word_positions = nn.Parameter(torch.randn(text_positions, width) * 0.1) if text_positions else None
-        self.time_embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
-        self.pooled_embed = nn.Linear(text_width, width) if pooled_text else None
+        self.time_embed = nn.Sequential(Linear(256, width), nn.SiLU(), Linear(width, width))
+        self.pooled_embed = Linear(text_width, width) if pooled_text else None
         self.shared_modulation = ModulationProjection(width, PARTS) if modulation == "shared" else None
 
         n_layers, inner = dual_blocks + single_blocks, int(width * mlp_ratio)
@@ -276,7 +314,7 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(blocks)
 
         self.head_modulation = ModulationProjection(width, 2)
-        self.head = nn.Linear(width, latent_channels * volume)
+        self.head = Linear(width, latent_channels * volume)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("black_latents", torch.zeros(latent_channels, 1, 1, 1))

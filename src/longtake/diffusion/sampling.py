@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+    from longtake.runtime.stack import Stack
+
 
 class Denoiser(Protocol):
     """A velocity network as a sampling loop sees it."""
@@ -73,7 +75,7 @@ def sample(
     batched: bool = True,
     generators: Sequence[torch.Generator] | None = None,
     on_step: Callable[[StepInfo, Tensor], None] | None = None,
-    run: int = 0,
+    stack: "Stack | None" = None,
 ) -> Tensor:
     """Sample a batch of clips.
 
@@ -89,7 +91,7 @@ def sample(
             two ("cond", "uncond").
         generators: one per clip, for schedulers that add noise in their steps.
         on_step: called with (info, latents after the step) after each step; what it raises ends the run.
-        run: number of the run, for `StepInfo`.
+        stack: methods that are attached to the network; those that guide are asked here.
 
     Returns:
         (B, C, T, H, W) float32, clean latents.
@@ -101,7 +103,8 @@ def sample(
         raise BadInput(f"{steps} sampling steps; use at least 1")
     kind = prediction_kind(scheduler)
     learned = str(scheduler.config.get("variance_type", "")).startswith("learned")
-    velocity_at = _guided(denoiser, cond, null, guider, batched)
+    velocity_at = _guided(denoiser, cond, null, guider, batched, stack)
+    run = 0 if stack is None else stack.begin()
     accepts = signature(scheduler.step).parameters
     extra = {"generator": list(generators)} if generators is not None and "generator" in accepts else {}
 
@@ -133,15 +136,22 @@ def sample(
 
 
 def _guided(
-    denoiser: Denoiser, cond: Conditions, null: Conditions | None, guider: Guider | None, batched: bool
+    denoiser: Denoiser,
+    cond: Conditions,
+    null: Conditions | None,
+    guider: Guider | None,
+    batched: bool,
+    stack: "Stack | None",
 ) -> Callable[[Tensor, StepInfo], Tensor]:
     """(point, info of the "cond" branch) -> guided velocity, of one run."""
-    if null is None or guider is None or guider.scale == 1:
+    if null is None or guider is None or (guider.scale == 1 and not (stack and stack.guides_at_all)):
         return lambda point, info: denoiser(point, info, cond)
     memory: dict[str, Tensor] = {}
     both = null.join(cond) if batched else None
 
     def velocity_at(point: Tensor, info: StepInfo) -> Tensor:
+        if stack is not None and not stack.guides(info):
+            return denoiser(point, info, cond)
         if both is None:
             with_prompt = denoiser(point, info, cond)
             without = denoiser(point, replace(info, branch="uncond"), null)
@@ -149,7 +159,12 @@ def _guided(
             together = denoiser(torch.cat([point, point]), replace(info, branch="cond_uncond"), both)
             without, with_prompt = together.chunk(2)
         channels = point.shape[1]  # a variance is not guided: it stays as it is with the prompt
-        guided = guider(with_prompt[:, :channels], without[:, :channels], point, info.sigma or 0.0, memory)
+
+        def guide(cond: Tensor, null: Tensor) -> Tensor:
+            return guider(cond, null, point, info.sigma or 0.0, memory)
+
+        pair = with_prompt[:, :channels], without[:, :channels]
+        guided = guide(*pair) if stack is None else stack.guide(info, *pair, point, guide)
         return torch.cat([guided, with_prompt[:, channels:]], dim=1)
 
     return velocity_at

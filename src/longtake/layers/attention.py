@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longtake.layers.linear import Linear, linear_gelu
+
 SMALL = 2**23  # scores of one attention, B*H*N*M, up to which they are worth holding in memory (16 MiB in bf16)
 
 
@@ -49,9 +51,9 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, inner: int, tanh: bool = False):
         super().__init__()
         self.approximate = "tanh" if tanh else "none"
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
+        self.up = Linear(width, inner)
+        self.down = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        return self.down(F.gelu(self.up(x), approximate=self.approximate))
+        return self.down(linear_gelu(self.up, x, self.approximate))

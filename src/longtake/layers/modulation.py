@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longtake.layers.linear import linear
+
 
 def linear_fp32(layer: nn.Linear, x: Tensor) -> Tensor:
     """Apply a linear layer in float32, also under autocast and with weights of another dtype."""
     with torch.autocast(x.device.type, enabled=False):
         bias = None if layer.bias is None else layer.bias.float()
-        return F.linear(x.float(), layer.weight.float(), bias)
+        return linear(x.float(), layer.weight.float(), bias)
 
 
 class ModulationProjection(nn.Module):

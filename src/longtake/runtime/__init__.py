@@ -1,6 +1,20 @@
-"""The nouns that every network and method shares: token grids, steps, sites and attention calls."""
+"""The seam between networks and methods: the nouns they share, views of networks, methods, stacks and receipts."""
 
 from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
 from longtake.runtime.seam import AttendPoint, attend
+from longtake.runtime.views import BlockForm, Blocks, Family, ModelView, Part, latent_grid
 
-__all__ = ["AttendPoint", "AttnCall", "Site", "StepInfo", "TokenGrid", "attend"]
+__all__ = [
+    "AttendPoint",
+    "AttnCall",
+    "BlockForm",
+    "Blocks",
+    "Family",
+    "ModelView",
+    "Part",
+    "Site",
+    "StepInfo",
+    "TokenGrid",
+    "attend",
+    "latent_grid",
+]

@@ -1,0 +1,1 @@
+"""Methods that do not compute again what has hardly changed since an earlier step."""

@@ -1,0 +1,36 @@
+"""Guidance on an interval of noise levels; outside of it the prediction without the prompt is not made at all.
+
+Paper: "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models",
+arXiv 2404.07724. At very high noise guidance drives all samples to few modes, at very low noise it changes nothing.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from longtake.errors import BadInput
+from longtake.runtime.method import Method
+from longtake.runtime.nouns import StepInfo
+
+
+@dataclass(frozen=True)
+class GuidanceInterval(Method):
+    """Guides between two noise levels.
+
+    Args:
+        low, high: guidance where low <= noise <= high; noise is the share of the training timesteps, 1 = pure noise.
+    """
+
+    name: ClassVar[str] = "cfg-interval"
+
+    low: float = 0.15
+    high: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise BadInput(f"cfg-interval: from {self.low} to {self.high}; use noise levels with 0 <= low <= high <= 1")
+
+    def rank(self) -> str:
+        return "guidance"
+
+    def guides(self, info: StepInfo) -> bool:
+        return self.low <= info.noise <= self.high

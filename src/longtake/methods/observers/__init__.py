@@ -1,0 +1,1 @@
+"""Methods that change nothing and note what they see."""

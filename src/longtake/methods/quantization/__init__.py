@@ -1,0 +1,1 @@
+"""Methods that keep weights, and compute, in fewer bits."""

@@ -1,0 +1,394 @@
+"""Runs the methods of a stack on one network: it hooks the network's places, and asks the methods there in their order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from longtake.runtime.hooks import HOOK, ROOT, Around, Root, context_of, hook, unhook
+from longtake.runtime.interception import Interception
+from longtake.runtime.macs import Costs, counting
+from longtake.runtime.method import Block, Here, Method
+from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
+from longtake.runtime.receipts import Receipt
+from longtake.runtime.seam import AttendPoint
+from longtake.runtime.views import BlockAt, ModelView, PartAt, Signature
+
+if TYPE_CHECKING:
+    from longtake.runtime.stack import Stack
+
+WHOLE = Site("model", 0, 1, "video", "model")
+"""The network as a whole."""
+
+
+@dataclass
+class Ledger:
+    """What one run has cost and what its methods did.
+
+    Args:
+        receipts: one for each method. done, dense: multiply-accumulates so far; `unknown` once a call's are not known.
+        closed: the run is over.
+    """
+
+    receipts: list[Receipt]
+    done: int = 0
+    dense: int = 0
+    unknown: bool = False
+    closed: bool = False
+
+
+@dataclass
+class _Call:
+    """The call of the network that is going on."""
+
+    info: StepInfo
+    grid: TokenGrid
+    ledger: Ledger
+    costs: Costs | None
+    saved: int = 0
+    extra: int = 0
+    skipped: bool = False
+    tell: Callable[[str, AttnCall], None] | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A method and its number in the stack."""
+
+    number: int
+    method: Method
+
+
+class Conductor:
+    """The methods of a stack on one network.
+
+    Args:
+        view: the network.
+        stack: whose methods these are; it also keeps their state, the ledgers of runs and the count of steps.
+    """
+
+    def __init__(self, view: ModelView, stack: "Stack") -> None:
+        self.view, self.stack = view, stack
+        self.bounds = [Bound(i, method) for i, method in enumerate(stack.methods)]
+        self.sites = [0] * len(self.bounds)
+        self.announced: StepInfo | None = None
+        self.call: _Call | None = None
+        self.costs: dict[Any, Costs] = {}
+        self._placed: list[tuple[nn.Module, str]] = []
+        self._replaced: list[tuple[int, nn.Module, str, nn.Module, nn.Module]] = []
+
+    # ------------------------------------------------------------------------------------------------------ attaching
+
+    def attach(self) -> None:
+        """Hook the network. On an error nothing stays behind."""
+        try:
+            self._replace_linears()
+            for block in self.view.blocks:
+                self._place(block.module, "block", self._around_block(block), self._bound("block", block.site))
+            for part in self.view.attentions:
+                bounds = self._bound("attend", part.site)
+                self._place(part.module, "attend", self._around_attention(part), bounds, always=True)
+            for part in self.view.parts:
+                bounds = self._bound("part", part.site)
+                self._place(part.module, "part", self._around_part(part), bounds)
+                for feeder in part.feeders:
+                    self._place(feeder, "feeder", self._around_feeder(part, feeder), bounds, sites=False)
+            for bound in self.bounds:
+                method = bound.method
+                if any(method.overrides(name) for name in ("predict", "guide", "guides")) and method.wants(WHOLE):
+                    self.sites[bound.number] += 1
+            self._place(self.view.network, "network", self._around_network, self.bounds, sites=False, always=True)
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        """Take everything away again."""
+        for module, name in reversed(self._placed):
+            unhook(module, name)
+        for _, parent, name, module, _ in reversed(self._replaced):
+            setattr(parent, name, module)
+        self._placed.clear()
+        self._replaced.clear()
+        self.costs.clear()
+
+    def replaced(self, number: int) -> list[tuple[nn.Module, nn.Module]]:
+        """Layers that a method has replaced, and what is in their place."""
+        return [(old, new) for own, _, _, old, new in self._replaced if own == number]
+
+    def _bound(self, what: str, site: Site) -> list[Bound]:
+        return [b for b in self.bounds if b.method.overrides(what) and b.method.wants(site)]
+
+    def _place(
+        self,
+        module: nn.Module,
+        what: str,
+        around: Callable[..., Any],
+        bounds: list[Bound],
+        *,
+        sites: bool = True,
+        always: bool = False,
+    ) -> None:
+        if not bounds and not always:
+            return
+        if sites:
+            for bound in bounds:
+                self.sites[bound.number] += 1
+        name = HOOK + what
+        hook(module, name, Root(around, bounds, self) if name == ROOT else Around(around, bounds))
+        self._placed.append((module, name))
+
+    def _replace_linears(self) -> None:
+        for bound in self.bounds:
+            if not bound.method.overrides("linear"):
+                continue
+            for name in self.view.linears:
+                module = self.view.network.get_submodule(name)
+                new = bound.method.linear(Site("linear", 0, 0, "video", name), module)
+                if new is None or new is module:
+                    continue
+                parent, _, own = name.rpartition(".")
+                holder = self.view.network.get_submodule(parent)
+                self._replaced.append((bound.number, holder, own, module, new))
+                setattr(holder, own, new)
+                self.sites[bound.number] += 1
+
+    # -------------------------------------------------------------------------------------------------------- calling
+
+    def here(self, bound: Bound, site: Site, layout: str = "flat") -> Here:
+        """Where and when a method is called, during a call of the network."""
+        call = self.call
+        assert call is not None
+        return Here(
+            call.info,
+            site,
+            self.view,
+            call.grid,
+            self.stack.store.at(bound.number, call.info, site.name),
+            self.stack.store.at(bound.number, call.info, ""),
+            self.stack.store.step(bound.number, call.info),
+            call.ledger.receipts[bound.number],
+            layout,
+        )
+
+    def _counted(
+        self,
+        bound: Bound,
+        here: Here,
+        ask: Callable[[Callable[..., Any]], Any],
+        nxt: Callable[..., Any],
+        names: tuple[str, ...],
+    ) -> Any:
+        """Ask one method, and note whether it passed the work on."""
+        passed = False
+
+        def inner(*args: Any) -> Any:
+            nonlocal passed
+            passed = True
+            return nxt(*args)
+
+        out = ask(inner)
+        call, counts = self.call, here.receipt.count(here.info.branch)
+        assert call is not None
+        if here.other_way:
+            counts.changed += 1
+            call.extra += here.work
+        elif passed:
+            counts.computed += 1
+        else:
+            counts.skipped += 1
+        if not passed:
+            call.skipped = call.skipped or not here.other_way
+            if call.costs is not None:
+                call.saved += call.costs.of(*names) if names else call.costs.total
+        return out
+
+    def _around_network(self, bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        given = self.view.given(self.view.network, args, kwargs)
+        info = self._info(given)
+        if info is None:
+            return original(*args, **kwargs)
+        form = tuple((n, x.shape, x.dtype, x.device) for n, x in given.items() if isinstance(x, Tensor) and x.ndim > 1)
+        self.stack.store.enter(info, form)
+        before, self.call = (
+            self.call,
+            _Call(info, self.view.grid(given), self.stack.ledger(info.run), self.costs.get(form)),
+        )
+        try:
+            self._plan()
+            asked = [b for b in self.bounds if b.method.overrides("predict") and b.method.wants(WHOLE)]
+
+            def go(i: int) -> Any:
+                if i == len(asked):
+                    return self._measured(original, args, kwargs, form)
+                here = self.here(asked[i], WHOLE)
+                return self._counted(
+                    asked[i], here, lambda nxt: asked[i].method.predict(here, nxt), lambda: go(i + 1), ()
+                )
+
+            out = go(0)
+            self._close(self.call)
+            return out
+        finally:
+            self.call = before
+
+    def _info(self, given: dict[str, Any]) -> StepInfo | None:
+        """Of a call, None outside a run."""
+        if "info" in Signature.of(type(self.view.network)).names:  # one of ours: told, or not in a run
+            return given.get("info")
+        if self.announced is not None:
+            return self.announced
+        timestep = given[self.view.family.timestep]
+        t = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
+        return self.stack.steps.next(t, context_of(self.view.network), self.view.model)
+
+    def _plan(self) -> None:
+        for bound in self.bounds:
+            here = self.here(bound, WHOLE)
+            if "plan" not in here.step:
+                here.step["plan"] = bound.method.plan(here)
+
+    def _measured(self, original: Callable[..., Any], args: Any, kwargs: Any, form: Any) -> Any:
+        """The network itself; its costs are counted at the first call of each form in which nothing is skipped."""
+        call = self.call
+        assert call is not None
+        if call.costs is not None:
+            return original(*args, **kwargs)
+        with counting(self.view) as (costs, call.tell):
+            out = original(*args, **kwargs)
+        if not call.skipped:
+            self.costs[form] = call.costs = costs
+        return out
+
+    def _close(self, call: _Call) -> None:
+        for bound in self.bounds:
+            receipt = call.ledger.receipts[bound.number]
+            receipt.state_bytes = max(receipt.state_bytes, self.stack.store.bytes(bound.number))
+        if call.costs is None:
+            call.ledger.unknown = True
+        else:
+            call.ledger.dense += call.costs.total
+            call.ledger.done += call.costs.total - call.saved + call.extra
+
+    def _around_block(self, block: BlockAt) -> Callable[..., Any]:
+        form, site = block.form, block.site
+        names = Signature.of(type(block.module))
+
+        def around(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            if self.call is None:
+                return original(*args, **kwargs)
+            given = names.by_name(args, kwargs)
+
+            def go(i: int, h: Tensor, text: Tensor | None) -> Block:
+                if i == len(bounds):
+                    new = {form.hidden: h} if form.text is None else {form.hidden: h, form.text: text}
+                    fresh, rest = names.put(args, kwargs, new)
+                    made = original(*fresh, **rest)
+                    return (made, text) if form.text is None else (made[0], made[1])
+                here = self.here(bounds[i], site, form.layout)
+                return self._counted(
+                    bounds[i],
+                    here,
+                    lambda nxt: bounds[i].method.block(here, h, text, nxt),
+                    lambda h, text: go(i + 1, h, text),
+                    (site.name,),
+                )
+
+            h, text = go(0, given[form.hidden], None if form.text is None else given[form.text])
+            return h if form.text is None else (h, text)
+
+        return around
+
+    def _around_part(self, part: PartAt) -> Callable[..., Any]:
+        names = (part.site.name, *(_name_of(self.view.network, feeder) for feeder in part.feeders))
+
+        def around(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            if self.call is None:
+                return original(*args, **kwargs)
+            x = _first(args, kwargs)
+
+            def go(i: int) -> Any:
+                if i == len(bounds):
+                    return original(*args, **kwargs)
+                here = self.here(bounds[i], part.site)
+                return self._counted(
+                    bounds[i], here, lambda nxt: bounds[i].method.part(here, x, nxt), lambda: go(i + 1), names
+                )
+
+            return go(0)
+
+        return around
+
+    def _around_feeder(self, part: PartAt, module: nn.Module) -> Callable[..., Any]:
+        """A module that works for one part alone gives a stand-in of the right shape where that part is skipped."""
+
+        def around(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            if self.call is None or not any(b.method.skips(self.here(b, part.site)) for b in bounds):
+                return original(*args, **kwargs)
+            x = _first(args, kwargs)
+            if isinstance(module, nn.Linear):
+                return x.new_zeros(()).expand(*x.shape[:-1], module.out_features)
+            text = kwargs.get("encoder_hidden_states")
+            return x if text is None else (x, text)
+
+        return around
+
+    def _around_attention(self, part: PartAt) -> Callable[..., Any]:
+        site, ours = part.site, isinstance(part.module, AttendPoint)
+
+        def through(bounds: list[Bound], site: Site, call: AttnCall, dense: Callable[[AttnCall], Tensor]) -> Tensor:
+            assert self.call is not None
+            if self.call.tell is not None:
+                self.call.tell(part.site.name, call)
+
+            def go(i: int, call: AttnCall) -> Tensor:
+                if i == len(bounds):
+                    return dense(call)
+                here = self.here(bounds[i], site)
+                return self._counted(
+                    bounds[i],
+                    here,
+                    lambda nxt: bounds[i].method.attend(here, call, nxt),
+                    lambda call: go(i + 1, call),
+                    (part.site.name,),
+                )
+
+            return go(0, call)
+
+        def around_ours(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            if self.call is None or not (bounds or self.call.tell):
+                return original(*args, **kwargs)
+            return through(bounds, site, args[0], lambda call: original(call, *args[1:], **kwargs))
+
+        def around_theirs(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            if self.call is None or not (bounds or self.call.tell):
+                return original(*args, **kwargs)
+
+            def seen(call: AttnCall, dense: Callable[[AttnCall], Tensor], number: int) -> Tensor:
+                own = site if not number else _again(site, number)
+                return through(bounds, own, call, dense)
+
+            grid = _grid_at(site, self.call.grid)
+            with Interception(grid, self.view.family.text_at if site.kind == "attn.joint" else "none", seen):
+                return original(*args, **kwargs)
+
+        return around_ours if ours else around_theirs
+
+
+def _again(site: Site, number: int) -> Site:
+    return Site(site.kind, site.layer, site.n_layers, site.stream, f"{site.name}#{number}", site.heads, site.head_dim)
+
+
+def _grid_at(site: Site, grid: TokenGrid) -> TokenGrid:
+    if site.stream == "spatial":
+        return TokenGrid(1, grid.height, grid.width)
+    return TokenGrid(grid.frames, 1, 1) if site.stream == "temporal" else grid
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+
+
+def _name_of(network: nn.Module, module: nn.Module) -> str:
+    return next(name for name, one in network.named_modules() if one is module)

@@ -1,0 +1,251 @@
+"""The methods that are applied to one pipeline: sorted, checked against one another, attached, and their receipts."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from longtake.errors import Conflict, InertMethod, Unsupported
+from longtake.runtime.conductor import WHOLE, Conductor, Ledger
+from longtake.runtime.hooks import conductor_of
+from longtake.runtime.method import RANKS, Here, Method
+from longtake.runtime.nouns import StepInfo, TokenGrid
+from longtake.runtime.receipts import Receipt
+from longtake.runtime.steps import StepCounter
+from longtake.runtime.store import Store
+from longtake.runtime.views import ModelView, view_of
+
+NETWORKS = ("transformer", "transformer_2")
+GUIDANCE = "guidance"
+"""Branch under which guidance is counted."""
+WEIGHTS = "weights"
+"""Branch under which replaced layers are counted."""
+
+
+def arrange(methods: Sequence[Method]) -> list[Method]:
+    """Methods from the outermost to the innermost.
+
+    Raises:
+        Conflict: two of them cannot be used together; the message names both.
+    """
+    order = sorted(methods, key=lambda method: RANKS.index(method.rank()))
+    for i, one in enumerate(order):
+        for other in order[i + 1 :]:
+            why = one.conflict(other) or other.conflict(one) or _owned_by_both(one, other)
+            if why:
+                raise Conflict(f"{one.name} and {other.name} cannot be used together: {why}")
+    return order
+
+
+def _owned_by_both(one: Method, other: Method) -> str | None:
+    for owned in one.owns() & other.owns():
+        return f"both must have the {owned} level alone; leave one of them out"
+    if {"range", "part"} <= one.owns() | other.owns():
+        return "one skips whole blocks and the other parts of the same blocks; leave one of them out"
+    return None
+
+
+class Stack:
+    """Methods on a pipeline of ours or of diffusers, or on a network alone.
+
+    A context manager: `with Stack(methods).attach(pipe) as stack: ...` detaches at the end, and raises InertMethod if a
+    method did nothing.
+
+    Args:
+        methods: in any order.
+        allow_inert: warn of a method that did nothing instead of raising.
+
+    Raises:
+        Conflict: see `arrange`.
+    """
+
+    def __init__(self, methods: Sequence[Method], *, allow_inert: bool = False) -> None:
+        self.methods = arrange(methods)
+        self.allow_inert = allow_inert
+        self.store = Store()
+        self.conductors: list[Conductor] = []
+        self.ledgers: dict[int, Ledger] = {}
+        self.steps = StepCounter(self.begin, self._finish, self._total_steps)
+        self._pipe: Any = None
+        self._inert: list[str] = []
+        self._runs = 0
+
+    def attach(self, pipe: Any, views: Sequence[ModelView] | None = None) -> "Stack":
+        """Attach to a pipeline's networks.
+
+        Args:
+            pipe: a pipeline, or a network.
+            views: of its networks, for those that are neither ours nor diffusers'.
+
+        Raises:
+            Unsupported: a network that a method cannot work on, or that already has a stack.
+        """
+        if self.conductors:
+            raise Unsupported("this stack is attached already; detach it first, or make another")
+        if views is None:
+            networks = {"transformer": pipe} if isinstance(pipe, nn.Module) else _networks(pipe)
+            views = [view_of(network, name) for name, network in networks.items()]
+        for view in views:
+            if conductor_of(view.network) is not None:
+                raise Unsupported(f"{type(view.network).__name__} has a stack already; detach that one first")
+            for method in self.methods:
+                method.check(view)
+        self._pipe = pipe
+        try:
+            for view in views:
+                conductor = Conductor(view, self)
+                conductor.attach()
+                self.conductors.append(conductor)
+        except BaseException:
+            self.detach()
+            raise
+        return self
+
+    def detach(self) -> None:
+        """Take everything away again, and forget all state."""
+        for conductor in self.conductors:
+            conductor.detach()
+        self.conductors = []
+        self.store.clear()
+
+    def __enter__(self) -> "Stack":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.steps.over()
+        for run in [run for run, ledger in self.ledgers.items() if not ledger.closed]:
+            self.finish(run)
+        self.detach()
+        if kind is None and self._inert:
+            self._complain(self._inert)
+
+    @property
+    def guides_at_all(self) -> bool:
+        """Whether a method guides, so that both predictions are needed whatever the pipeline's own scale is."""
+        return any(method.overrides("guide") for method in self.methods)
+
+    def guides(self, info: StepInfo) -> bool:
+        """Whether a step needs the prediction without the prompt; where it does not, who said so is noted."""
+        needed = True
+        for method, receipt in zip(self.methods, self.ledger(info.run).receipts, strict=True):
+            if method.overrides("guides") and not method.guides(info):
+                receipt.count(GUIDANCE).skipped += 1
+                needed = False
+            elif method.overrides("guides"):
+                receipt.count(GUIDANCE).computed += 1
+        return needed
+
+    def guide(
+        self, info: StepInfo, cond: Tensor, null: Tensor, x: Tensor, nxt: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """The guided velocity of a step: the methods that guide, then the pipeline's own way."""
+        view = self.conductors[0].view
+        grid = TokenGrid(*x.shape[2:])
+        info = replace(info, branch=GUIDANCE)
+        asked = [(i, method) for i, method in enumerate(self.methods) if method.overrides("guide")]
+
+        def go(place: int, cond: Tensor, null: Tensor) -> Tensor:
+            if place == len(asked):
+                return nxt(cond, null)
+            number, method = asked[place]
+            state, step = self.store.at(number, info, GUIDANCE), self.store.step(number, info)
+            receipt = self.ledger(info.run).receipts[number]
+            here = Here(info, WHOLE, view, grid, state, state, step, receipt)
+            made = method.guide(here, cond, null, x, lambda cond, null: go(place + 1, cond, null))
+            counts = receipt.count(GUIDANCE)
+            if here.other_way:
+                counts.changed += 1
+            else:
+                counts.computed += 1
+            return made
+
+        return go(0, cond, null)
+
+    def begin(self) -> int:
+        """Number of a new run."""
+        self._runs += 1
+        return self._runs - 1
+
+    def ledger(self, run: int) -> Ledger:
+        """Of a run, which it begins."""
+        if run not in self.ledgers:
+            sites = [sum(c.sites[i] for c in self.conductors) for i in range(len(self.methods))]
+            receipts = [Receipt(m.name, m.config(), n) for m, n in zip(self.methods, sites, strict=True)]
+            for i, (method, receipt) in enumerate(zip(self.methods, receipts, strict=True)):
+                replaced = [pair for c in self.conductors for pair in c.replaced(i)]
+                if replaced:
+                    receipt.count(WEIGHTS).changed = len(replaced)
+                    method.report(receipt, replaced)
+            self.ledgers[run] = Ledger(receipts)
+        return self.ledgers[run]
+
+    def finish(self, run: int, *, complain: bool = False) -> list[Receipt]:
+        """End a run: forget its state, and close its receipts.
+
+        Args:
+            run: its number.
+            complain: about methods that did nothing, here and now, not when the stack is left.
+
+        Raises:
+            InertMethod: a method did nothing in this run.
+        """
+        ledger = self.ledger(run)
+        if not ledger.closed:
+            ledger.closed = True
+            for method, receipt in zip(self.methods, ledger.receipts, strict=True):
+                if not ledger.unknown:
+                    receipt.macs_done, receipt.macs_dense = ledger.done, ledger.dense
+                method.run_end(receipt)
+            self.store.end(run)
+        idle = [receipt.method for receipt in ledger.receipts if not receipt.acted]
+        if complain:
+            self._complain(idle)
+        else:
+            self._inert += [name for name in idle if name not in self._inert]
+        return ledger.receipts
+
+    def _finish(self, run: int) -> None:
+        self.finish(run)
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """Of the last run."""
+        if not self.ledgers:
+            return []
+        return self.finish(max(self.ledgers))
+
+    def _complain(self, idle: Sequence[str]) -> None:
+        if not idle:
+            return
+        text = (
+            f"{', '.join(idle)} did nothing in the run: it matched no place of this network, or its settings never let it "
+            "act; change them, leave it out, or allow methods that do nothing"
+        )
+        if not self.allow_inert:
+            raise InertMethod(text)
+        warnings.warn(text, stacklevel=3)
+
+    def _total_steps(self) -> int | None:
+        scheduler = getattr(self._pipe, "scheduler", None)
+        timesteps = getattr(scheduler, "timesteps", None)
+        set_before = getattr(scheduler, "num_inference_steps", None)
+        return len(timesteps) if timesteps is not None and set_before else None
+
+
+def stack_of(network: nn.Module) -> Stack | None:
+    """The stack that is attached to a network."""
+    conductor = conductor_of(network)
+    return None if conductor is None else conductor.stack
+
+
+def _networks(pipe: Any) -> dict[str, nn.Module]:
+    found = {name: getattr(pipe, name, None) for name in NETWORKS}
+    networks = {name: network for name, network in found.items() if isinstance(network, nn.Module)}
+    if not networks:
+        raise Unsupported(f"{type(pipe).__name__} has no transformer that methods could be applied to")
+    return networks
