@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from longtake.backbones.latte import Latte
     from longtake.backbones.waver import HybridStreamDiT
     from longtake.catalogue import System, systems
+    from longtake.methods import apply
     from longtake.pipelines.generating import generate
     from longtake.pipelines.loading import load
     from longtake.pipelines.video_pipeline import VideoPipeline
@@ -29,6 +30,7 @@ __all__ = [
     "System",
     "VideoPipeline",
     "__version__",
+    "apply",
     "generate",
     "load",
     "systems",
@@ -41,6 +43,7 @@ _HOMES = {
     "Latte": "longtake.backbones.latte",
     "VideoPipeline": "longtake.pipelines.video_pipeline",
     "System": "longtake.catalogue",
+    "apply": "longtake.methods",
     "generate": "longtake.pipelines.generating",
     "load": "longtake.pipelines.loading",
     "systems": "longtake.catalogue",

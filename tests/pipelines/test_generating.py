@@ -9,7 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from longtake.errors import BadInput, BadOutput, UnknownModel, UnknownName
+import longtake
+from longtake.errors import BadInput, BadOutput, Conflict, InertMethod, UnknownModel, UnknownName
+from longtake.methods import as_methods
+from longtake.methods.caches.taylorseer import TaylorSeer
 from longtake.pipelines import generate, read_record, regenerate
 
 SMALL = {"frames": 5, "height": 16, "width": 16, "steps": 2}
@@ -111,3 +114,56 @@ def test_a_bad_request_writes_nothing(tiny_folder, tmp_path, monkeypatch, argume
 def test_a_bad_path_is_known_before_the_model_is_loaded(tmp_path):
     with pytest.raises(BadOutput):
         generate("a red ball", model="no such model", out=tmp_path / "missing" / "clip.mp4")
+
+
+# ------------------------------------------------------------------------------------------------------------- methods
+
+SKIPPING = ["taylorseer:interval=2,last_full=false", "minmax8"]
+
+
+def test_methods_are_written_down_and_made_again(tiny_folder, tmp_path):
+    dense, applied = tmp_path / "dense.mp4", tmp_path / "applied.mp4"
+    asked = {"model": tiny_folder, **SMALL, "steps": 4, "guidance": 3.0}
+    (plain,) = generate("a red ball", out=dense, **asked)
+    (made,) = generate("a red ball", out=applied, methods=as_methods(SKIPPING), **asked)
+    assert made.record.settings.methods == ("taylorseer:interval=2,last_full=False", "minmax8")
+    assert made.record.weights == plain.record.weights  # of the model, not of its replaced layers
+    assert not plain.record.receipts and "--with" not in plain.record.command
+    assert "--with taylorseer:interval=2,last_full=False+minmax8" in made.record.command
+    cache, weights = made.record.receipts
+    assert cache["branches"]["cond_uncond"] == {"computed": 2 * cache["sites"], "skipped": 2 * cache["sites"], "changed": 0}
+    assert 0 < cache["macs_done"] < cache["macs_dense"] and cache["notes"]["full_steps"] == [0, 2]
+    assert weights["branches"]["weights"]["changed"] == weights["sites"] > 0
+    with pytest.raises(BadInput, match="made with methods taylorseer"):
+        regenerate(tmp_path / "applied.json")
+    told = read_record(tmp_path / "applied.json")
+    again = regenerate(tmp_path / "applied.json", methods=as_methods(told.settings.methods))
+    assert again.path.read_bytes() == applied.read_bytes() != dense.read_bytes()
+    assert again.record.receipts == made.record.receipts
+
+
+def test_a_method_that_does_nothing_is_an_error_and_writes_nothing(tiny_folder, tmp_path):
+    asked = {"model": tiny_folder, "out": tmp_path / "clip.mp4", "methods": as_methods(["taylorseer:interval=1"]), **SMALL}
+    with pytest.raises(InertMethod, match="taylorseer did nothing"):
+        generate("a red ball", **asked)
+    assert not list(tmp_path.iterdir())
+    with pytest.warns(UserWarning, match="taylorseer did nothing"):
+        (made,) = generate("a red ball", allow_inert=True, **asked)
+    assert not made.record.receipts[0]["acted"]
+
+
+def test_methods_that_cannot_be_combined_are_refused_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(Conflict, match="delta-dit and taylorseer"):
+        generate("a", model=tmp_path / "nothing", out=tmp_path / "a.mp4", methods=as_methods(["taylorseer+delta-dit"]))
+
+
+def test_applied_to_a_pipeline_and_taken_away(tiny_folder):
+    pipe = longtake.load(tiny_folder)
+    asked = {**SMALL, "steps": 4, "guidance": 3.0}
+    dense = pipe("a red ball", **asked)
+    with longtake.apply(pipe, "cfg-interval:low=0.6,high=1", TaylorSeer(interval=3)) as stack:
+        output = pipe("a red ball", **asked)
+    assert [receipt.method for receipt in stack.receipts] == ["cfg-interval", "taylorseer"]
+    assert output.record.receipts[0]["branches"]["guidance"] == {"computed": 2, "skipped": 2, "changed": 0}
+    assert not torch.equal(output.latents, dense.latents)
+    assert torch.equal(pipe("a red ball", **asked).latents, dense.latents)

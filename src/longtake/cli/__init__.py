@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from longtake.cli.terminal import bar, parse_size, print_json, quiet, say, stop
+from longtake.cli.terminal import bar, parse_size, print_json, quiet, say, stop, summary
 from longtake.errors import BadData, BadInput, LongtakeError, UnknownName, nearest
 
 app = typer.Typer(
@@ -46,6 +46,13 @@ def generate(
     scheduler: Annotated[str | None, typer.Option(help="euler, heun, unipc, dpm++ ...; default: the model's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Method, as taylorseer:interval=5,order=1; joined by + or repeated."),
+    ] = None,
+    allow_inert: Annotated[
+        bool, typer.Option("--allow-inert", help="Only warn of a method that does nothing.")
+    ] = False,
     from_record: Annotated[Path | None, typer.Option(help="Make the clip of this record again.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,11 +61,16 @@ def generate(
         raise BadInput("generate takes a prompt, or --from-record with the .json of a clip: give one of the two")
     height, width = (None, None) if size is None else parse_size(size)
     quiet()
+    from longtake.methods import as_methods
     from longtake.pipelines.generating import generate, regenerate
+    from longtake.pipelines.records import read_record
 
+    applied = as_methods(methods or [])
     with bar("sampling", count * steps) as advance:
         if from_record is not None:
-            made = [regenerate(from_record, out=out, on_step=lambda _, done, all: advance(done, all))]
+            applied = as_methods(read_record(from_record).settings.methods)
+            again = regenerate(from_record, out=out, methods=applied, on_step=lambda _, done, all: advance(done, all))
+            made = [again]
         else:
             made = generate(
                 prompt or "",
@@ -78,6 +90,8 @@ def generate(
                 scheduler=scheduler,
                 dtype=dtype,
                 device=device,
+                methods=applied,
+                allow_inert=allow_inert,
                 on_step=lambda clip, done, all: advance(clip * all + done, count * all),
             )
     for one in made:
@@ -92,6 +106,8 @@ def generate(
             f"{one.path}  {s.frames} frames {s.width}x{s.height}, seed {s.seed}, "
             f"{t.text + t.denoise + t.decode:.1f} s (text {t.text:.2f}, denoise {t.denoise:.2f}, decode {t.decode:.2f})"
         )
+        for receipt in one.record.receipts:
+            print(f"  {summary(receipt)}")
 
 
 @app.command()

@@ -47,6 +47,20 @@ def quiet() -> None:
         library.utils.logging.disable_progress_bar()
 
 
+def summary(receipt: dict[str, Any]) -> str:
+    """One line of what a method did."""
+    counts = [
+        f"{branch} " + ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+        for branch, counts in receipt["branches"].items()
+    ]
+    parts = [f"{receipt['method']}: {receipt['sites']} sites", *counts]
+    if receipt["macs_dense"]:
+        parts.append(f"multiply-accumulates {receipt['macs_done'] / receipt['macs_dense']:.3f} of dense")
+    if receipt["state_bytes"]:
+        parts.append(f"state {receipt['state_bytes'] / 2**20:.1f} MiB")
+    return "; ".join(parts)
+
+
 def bar(what: str, total: int) -> Any:
     """A progress bar on standard error when that is a terminal; gives advance(done, total)."""
     from rich.console import Console

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from longtake.errors import BadInput, UnknownName, nearest
 from longtake.runtime.method import Method
+from longtake.runtime.stack import Stack
 
 METHODS: dict[str, str] = {
     "taylorseer": "caches.taylorseer:TaylorSeer",
@@ -53,6 +54,26 @@ def parse_method(text: str) -> Method:
 def parse_stack(text: str) -> list[Method]:
     """Methods joined by "+": "taylorseer:interval=4+cfg-interval". Raises as `parse_method`."""
     return [parse_method(part) for part in text.split("+")]
+
+
+def apply(pipe: Any, *methods: Method | str, allow_inert: bool = False) -> Stack:
+    """Apply methods to a pipeline of ours or of diffusers, or to a network alone.
+
+    with longtake.apply(pipe, TaylorSeer(interval=5), "cfg-interval:low=0.3") as stack:
+        output = pipe("a red ball rolls left")
+    print(stack.receipts)
+
+    Without `with`, `stack.detach()` takes them away again.
+
+    Args:
+        pipe: of ours or of diffusers.
+        methods: objects, or text as on the command line.
+        allow_inert: a method that does nothing is a warning, not an error.
+
+    Raises:
+        UnknownName, BadInput: see `parse_method`. Conflict, Unsupported: see `Stack`.
+    """
+    return Stack(as_methods(methods), allow_inert=allow_inert).attach(pipe)
 
 
 def as_methods(given: Sequence[Method | str]) -> list[Method]:

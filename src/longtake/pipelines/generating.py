@@ -1,6 +1,6 @@
 """From a request to files: one clip, several numbered ones, or again what a record tells."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from longtake.pipelines.records import (
 )
 from longtake.pipelines.schedulers import describe_scheduler, scheduler_described, scheduler_named, shift_of
 from longtake.pipelines.video_pipeline import VideoPipeline
+from longtake.runtime.method import Method
+from longtake.runtime.stack import Stack
 
 OnStep = Callable[[int, int, int], None]
 """Called as on_step(clip, done, steps) after each step of each clip."""
@@ -52,6 +54,8 @@ def generate(
     scheduler: str | None = None,
     dtype: str | None = None,
     device: str = "cpu",
+    methods: Sequence[Method] = (),
+    allow_inert: bool = False,
     on_step: OnStep | None = None,
 ) -> list[Files]:
     """Make `count` clips with seeds seed, seed + 1, ... and write each with its record.
@@ -62,6 +66,7 @@ def generate(
         out: .mp4, .mov or .mkv in an existing folder; with `count` above 1 each name gets its number, clip-0.mp4.
         image, last_image, continue_from: files.
         scheduler: as `schedulers.scheduler_named`, with the shift of the model's own; None is the model's own.
+        methods: that change how the network is run; allow_inert: one that does nothing is a warning, not an error.
 
     Each clip is a run of its own, so that its record alone makes it again.
 
@@ -73,6 +78,9 @@ def generate(
     paths = _numbered(Path(out), count)
     for path in paths:
         check_output(path, frames=(frames or 1) * count, height=height or 1, width=width or 1)
+    stack = Stack(
+        methods, allow_inert=allow_inert
+    )  # methods that cannot be combined are refused before anything is loaded
     pipe = load(model, dtype=dtype, device=device)
     asked = zip((frames, height, width), pipe.config.clip_size, strict=True)
     frames, height, width = (own if size is None else size for size, own in asked)
@@ -82,15 +90,23 @@ def generate(
     if scheduler is not None:
         pipe.scheduler = scheduler_named(scheduler, shift=shift_of(pipe.scheduler))
     given = {"image": image, "last_image": last_image, "continue_from": continue_from}
-    return list(_run(pipe, [replace(settings, seed=seed + i) for i in range(count)], given, paths, on_step))
+    runs = [replace(settings, seed=seed + i) for i in range(count)]
+    return list(_run(pipe, runs, given, paths, on_step, stack=stack))
 
 
-def regenerate(record: str | Path, *, out: str | Path | None = None, on_step: OnStep | None = None) -> Files:
+def regenerate(
+    record: str | Path,
+    *,
+    out: str | Path | None = None,
+    methods: Sequence[Method] = (),
+    on_step: OnStep | None = None,
+) -> Files:
     """Make the clip of a record again; on the machine that made it, the same clip bit for bit.
 
     Args:
         record: the JSON beside a clip.
         out: where to; None is beside the record, `clip.json` -> `clip-again.mp4`.
+        methods: those that the record names (`longtake.methods.as_methods(record.settings.methods)`).
 
     The number of threads is set to the record's for the time of the run, because sums are split among threads.
 
@@ -103,6 +119,10 @@ def regenerate(record: str | Path, *, out: str | Path | None = None, on_step: On
     settings = told.settings
     if settings.count != 1:
         raise BadInput(f"record '{record}' is of a batch of {settings.count} clips made in Python: call the pipeline")
+    if settings.methods != tuple(map(str, methods)):
+        raise BadInput(
+            f"record '{record}' was made with methods {', '.join(settings.methods) or '(none)'}: give the same"
+        )
     check_output(path, frames=settings.frames, height=settings.height, width=settings.width)
     check_sources(settings)
     pipe = load(told.model, dtype=told.dtype, device=told.device)
@@ -122,7 +142,8 @@ def regenerate(record: str | Path, *, out: str | Path | None = None, on_step: On
     threads = torch.get_num_threads()
     torch.set_num_threads(told.threads)
     try:
-        return next(_run(pipe, [settings], files, [path], on_step, notes=changed))
+        stack = Stack(methods, allow_inert=True)
+        return next(_run(pipe, [settings], files, [path], on_step, notes=changed, stack=stack))
     finally:
         torch.set_num_threads(threads)
 
@@ -134,7 +155,11 @@ def _run(
     paths: list[Path],
     on_step: OnStep | None,
     notes: tuple[str, ...] = (),
+    *,
+    stack: Stack,
 ) -> Iterator[Files]:
+    if stack.methods:
+        stack.attach(pipe)
     for number, (one, path) in enumerate(zip(runs, paths, strict=True)):
         output = pipe(
             one.prompt,

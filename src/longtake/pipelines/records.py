@@ -44,7 +44,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that was asked for: the arguments of a `VideoPipeline` call, with given frames as sources."""
+    """Everything that was asked for: the arguments of a `VideoPipeline` call, with given frames as sources, and the methods
+    that were applied, as they are written on the command line."""
 
     prompt: str
     negative_prompt: str = ""
@@ -58,6 +59,7 @@ class Settings:
     image: Source | None = None
     last_image: Source | None = None
     continue_from: Source | None = None
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Seconds:
 @dataclass(frozen=True)
 class Record:
     """One run. `weights` is a SHA-256 over all networks; `scheduler` holds its class name and its configuration;
-    `peak_memory_bytes` is of the process on a CPU and of the device's allocator on a GPU."""
+    `peak_memory_bytes` is of the process on a CPU and of the device's allocator on a GPU; `receipts` say what each method
+    did, see `longtake.runtime.receipts`."""
 
     settings: Settings
     model: str
@@ -84,6 +87,7 @@ class Record:
     threads: int
     seconds: Seconds = Seconds()
     peak_memory_bytes: int = 0
+    receipts: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
@@ -131,7 +135,7 @@ def _build(kind: type, content: Mapping[str, Any], where: str) -> Any:
             if not isinstance(value, dict):
                 raise BadRecipe(f"{where}: {key} is {value!r}, expected an object.")
             value = _build(_NESTED[key], value, f"{where}, {key}")
-        elif key == "warnings":
+        elif key in ("warnings", "receipts", "methods"):
             value = tuple(value)
         elif hints[key] is float and type(value) is int:
             value = float(value)
@@ -216,6 +220,8 @@ def command_line(settings: Settings, model: str, out: str | Path) -> str:
         source = getattr(settings, option)
         if source is not None:
             words += ["--" + option.replace("_", "-"), source.path or "?"]
+    if settings.methods:
+        words += ["--with", "+".join(settings.methods)]
     if settings.count > 1:
         words += ["--count", str(settings.count)]
     return shlex.join(words)

@@ -32,6 +32,7 @@ from longtake.pipelines.given import Film, Given, Picture, given_ending, given_p
 from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_memory, versions, weights_hash
 from longtake.pipelines.schedulers import describe_scheduler
 from longtake.pipelines.text import check_prompt, encode_prompts
+from longtake.runtime.stack import Stack, stack_of
 from longtake.tokenizers.causal_vae import CausalVAE
 from longtake.tokenizers.frame_vae import FrameVAE
 from longtake.video import Clip
@@ -181,6 +182,7 @@ class VideoPipeline(DiffusionPipeline):
 
         Raises:
             BadInput, BadSize, BadImage, BadVideo: an argument out of its range, before any network runs.
+            InertMethod: a method that is applied (`longtake.apply`) did nothing.
         """
         asked = zip((frames, height, width), self.config.clip_size, strict=True)
         frames, height, width = (own if size is None else size for size, own in asked)
@@ -195,16 +197,18 @@ class VideoPipeline(DiffusionPipeline):
         clock = _Clock(device)
         conditions = self._conditions(settings, self._frame_condition(given, shape, frames))
         text_seconds = clock.lap()
-        latents = self._denoise(settings, shape, conditions, on_step)
+        stack = stack_of(self.transformer)
+        latents = self._denoise(settings, shape, conditions, on_step, stack)
+        receipts = () if stack is None else tuple(one.to_json() for one in stack.close())
         denoise_seconds = clock.lap()
         pixels = torch.cat(list(self.tokenizer.decode_stream(latents)), dim=2)
         seconds = Seconds(text_seconds, denoise_seconds, clock.lap())
 
         self.maybe_free_model_hooks()
         record = Record(
-            settings=settings,
+            settings=settings if stack is None else replace(settings, methods=tuple(map(str, stack.methods))),
             model=str(self.config.get("_name_or_path") or ""),
-            weights=self.weights(),
+            weights=self.weights() if stack is None or stack.weights is None else stack.weights,
             scheduler=describe_scheduler(self.scheduler),
             fps=self.config.fps,
             dtype=str(self.transformer.dtype).removeprefix("torch."),
@@ -212,6 +216,7 @@ class VideoPipeline(DiffusionPipeline):
             threads=torch.get_num_threads(),
             seconds=seconds,
             peak_memory_bytes=peak_memory(device),
+            receipts=receipts,
             warnings=notes,
             versions=versions(),
             machine=machine(),
@@ -317,6 +322,7 @@ class VideoPipeline(DiffusionPipeline):
         shape: tuple[int, int, int],
         conditions: list[Conditions],
         on_step: Callable[[int, int], None] | None,
+        stack: Stack | None,
     ) -> Tensor:
         """Noise to latents (count, C, T', H', W'), float32; each clip's noise comes from its own seed."""
         generators = [torch.Generator().manual_seed(settings.seed + i) for i in range(settings.count)]
@@ -332,6 +338,7 @@ class VideoPipeline(DiffusionPipeline):
             null=null[0] if null else None,
             guider=CFG(settings.guidance),
             generators=generators,
+            stack=stack,
             on_step=None if on_step is None else lambda info, _: on_step(info.s + 1, info.S or settings.steps),
         )
 

@@ -52,11 +52,14 @@ class Stack:
     """Methods on a pipeline of ours or of diffusers, or on a network alone.
 
     A context manager: `with Stack(methods).attach(pipe) as stack: ...` detaches at the end, and raises InertMethod if a
-    method did nothing.
+    method did nothing in any of the runs.
 
     Args:
         methods: in any order.
         allow_inert: warn of a method that did nothing instead of raising.
+
+    Attributes:
+        weights: hash of our pipeline's weights without any method.
 
     Raises:
         Conflict: see `arrange`.
@@ -70,8 +73,8 @@ class Stack:
         self.ledgers: dict[int, Ledger] = {}
         self.steps = StepCounter(self.begin, self._finish, self._total_steps)
         self._pipe: Any = None
-        self._inert: list[str] = []
         self._runs = 0
+        self.weights: str | None = None
 
     def attach(self, pipe: Any, views: Sequence[ModelView] | None = None) -> "Stack":
         """Attach to a pipeline's networks.
@@ -94,6 +97,8 @@ class Stack:
             for method in self.methods:
                 method.check(view)
         self._pipe = pipe
+        if hasattr(pipe, "weights"):  # ours: what its records name, before a layer is replaced
+            self.weights = pipe.weights()
         try:
             for view in views:
                 conductor = Conductor(view, self)
@@ -121,8 +126,9 @@ class Stack:
         for run in [run for run, ledger in self.ledgers.items() if not ledger.closed]:
             self.finish(run)
         self.detach()
-        if kind is None and self._inert:
-            self._complain(self._inert)
+        if kind is None:
+            runs = [ledger.receipts for ledger in self.ledgers.values() if not ledger.judged]
+            self._complain([same[0].method for same in zip(*runs, strict=True) if not any(one.acted for one in same)])
 
     @property
     def guides_at_all(self) -> bool:
@@ -138,6 +144,8 @@ class Stack:
                 needed = False
             elif method.overrides("guides"):
                 receipt.count(GUIDANCE).computed += 1
+        if not needed:
+            self.ledger(info.run).alone.add(info.s)
         return needed
 
     def guide(
@@ -189,7 +197,8 @@ class Stack:
 
         Args:
             run: its number.
-            complain: about methods that did nothing, here and now, not when the stack is left.
+            complain: about methods that did nothing in this run, here and now; when the stack is left, those are told that
+                did nothing in any of the other runs.
 
         Raises:
             InertMethod: a method did nothing in this run.
@@ -197,20 +206,23 @@ class Stack:
         ledger = self.ledger(run)
         if not ledger.closed:
             ledger.closed = True
+            ledger.costs.clear()
             for method, receipt in zip(self.methods, ledger.receipts, strict=True):
                 if not ledger.unknown:
                     receipt.macs_done, receipt.macs_dense = ledger.done, ledger.dense
                 method.run_end(receipt)
             self.store.end(run)
-        idle = [receipt.method for receipt in ledger.receipts if not receipt.acted]
         if complain:
-            self._complain(idle)
-        else:
-            self._inert += [name for name in idle if name not in self._inert]
+            ledger.judged = True
+            self._complain([receipt.method for receipt in ledger.receipts if not receipt.acted])
         return ledger.receipts
 
     def _finish(self, run: int) -> None:
         self.finish(run)
+
+    def close(self) -> list[Receipt]:
+        """End the run that was begun last, and return its receipts. Raises InertMethod."""
+        return self.finish(self._runs - 1, complain=True)
 
     @property
     def receipts(self) -> list[Receipt]:
@@ -223,7 +235,7 @@ class Stack:
         if not idle:
             return
         text = (
-            f"{', '.join(idle)} did nothing in the run: it matched no place of this network, or its settings never let it "
+            f"{', '.join(idle)} did nothing: it matched no place of this network, or its settings never let it "
             "act; change them, leave it out, or allow methods that do nothing"
         )
         if not self.allow_inert:
