@@ -55,6 +55,21 @@ def test_training_binds_words_in_every_single_state_and_saves_what_pipelines_loa
     assert (ball - cube).norm() > 0.1 * ball.norm()  # "red" says what is red
 
 
+def test_it_goes_on_from_another_and_lets_its_decoder_settle_first(tmp_path: Path):
+    small = {"batch": 24, "width": 32, "layers": 1, "vocab_size": 600}
+    train_text_encoder(captions(), tmp_path / "first", steps=5, **small)
+    settled = train_text_encoder(captions(), tmp_path / "settled", steps=3, start=tmp_path / "first", settle=3)
+    train_text_encoder(captions(), tmp_path / "moved", steps=5, start=tmp_path / "first", settle=3)
+    first, same, other = (
+        load_text_encoder(tmp_path / name / "text_encoder", tmp_path / name / "text_tokenizer")
+        for name in ("first", "settled", "moved")
+    )
+    prompts = ["a red ball near a blue cube"]
+    states = [encode_prompts(prompts, *one)[0] for one in (first, same, other)]
+    assert settled["parameters"] > 0 and states[0].equal(states[1])
+    assert (states[0] - states[2]).norm() > 1e-3 * states[0].norm()
+
+
 def test_same_seed_gives_the_same_weights(tmp_path: Path):
     for name in ("one", "two"):
         train_text_encoder(captions(), tmp_path / name, steps=3, width=32, layers=1, vocab_size=600, seed=5)
