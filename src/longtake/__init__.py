@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from longtake.backbones.latte import Latte
     from longtake.backbones.waver import HybridStreamDiT
     from longtake.catalogue import System, systems
+    from longtake.comparison import compare
     from longtake.methods import apply
     from longtake.pipelines.generating import generate
     from longtake.pipelines.loading import load
@@ -31,6 +32,7 @@ __all__ = [
     "VideoPipeline",
     "__version__",
     "apply",
+    "compare",
     "generate",
     "load",
     "systems",
@@ -44,6 +46,7 @@ _HOMES = {
     "VideoPipeline": "longtake.pipelines.video_pipeline",
     "System": "longtake.catalogue",
     "apply": "longtake.methods",
+    "compare": "longtake.comparison",
     "generate": "longtake.pipelines.generating",
     "load": "longtake.pipelines.loading",
     "systems": "longtake.catalogue",

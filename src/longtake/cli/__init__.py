@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from longtake.cli.terminal import bar, parse_size, print_json, quiet, say, stop, summary
+from longtake.cli.measuring import compare, evaluate
+from longtake.cli.terminal import AsJson, Model, bar, parse_size, print_json, quiet, say, stop, summary
 from longtake.errors import BadData, BadInput, LongtakeError, UnknownName, nearest
 
 app = typer.Typer(
@@ -21,9 +22,6 @@ app.add_typer(data_app, name="data")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it; the parser turns the interrupt into it."""
-
-Model = Annotated[str, typer.Option(help="A starter's name, a pipeline folder, or a hub id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 
 
 @app.command()
@@ -222,103 +220,8 @@ def reconstruct(
     )
 
 
-@app.command()
-def evaluate(
-    real: Annotated[
-        str | None, typer.Option(help="What to compare with: a folder or table of videos, or rendered scenes.")
-    ] = None,
-    fake: Annotated[str | None, typer.Option(help="The generated clips, likewise.")] = None,
-    model: Annotated[str | None, typer.Option(help="In place of --fake: make clips with it.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="With --model: .txt, .jsonl or .json; default: the prompts of --real.")
-    ] = None,
-    metrics: Annotated[
-        str, typer.Option(help="fvd,fid,psnr ...; all: what can be measured with what is given.")
-    ] = "all",
-    protocol: Annotated[str, typer.Option(help="ours, latte-ucf101, tats, stylegan-v ... or a file.")] = "ours",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="One switch of it: real.stride=3, size=64 ... (repeatable).")
-    ] = None,
-    network: Annotated[
-        str | None, typer.Option(help="scenes-3d, random-3d, FILE of I3D, NAME=FILE; default: the protocol's.")
-    ] = None,
-    frame_network: Annotated[
-        str | None, typer.Option(help="scenes-2d, random-2d, FILE of Inception, NAME=FILE; default: the protocol's.")
-    ] = None,
-    clip: Annotated[Path | None, typer.Option(help="Folder of a CLIP, for the text score.")] = None,
-    seam: Annotated[
-        list[int] | None, typer.Option(help="First frame of a piece that long clips were joined from (repeatable).")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for result.json, result.html, features, clips.")] = Path(
-        "evaluation"
-    ),
-    cache: Annotated[Path | None, typer.Option(help="Folder of features, may be shared. Default: in --out.")] = None,
-    batch: Annotated[int, typer.Option(help="Clips at a time.")] = 8,
-    workers: Annotated[int, typer.Option(help="Processes that decode; 0: none besides this one.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="With --model: clip i is drawn from seed + i.")] = 0,
-    frames: Annotated[int, typer.Option(help="With --model: frames of a clip.")] = 17,
-    size: Annotated[str, typer.Option(help="With --model: WIDTHxHEIGHT of a clip.")] = "64x64",
-    steps: Annotated[int, typer.Option(help="With --model: sampling steps.")] = 30,
-    guidance: Annotated[float, typer.Option(help="With --model: strength of guidance.")] = 4.0,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap behind the intervals.")] = 200,
-    compare: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="Two result.json: set them side by side, measure nothing.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compare results of different protocols.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure generated clips; write a record, a page, and how it was measured."""
-    from rich.console import Console
-
-    from longtake.evaluation.report import comparison_table, result_lines, result_table
-
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    if compare is not None:
-        from longtake.evaluation.results import compare as set_side_by_side
-        from longtake.evaluation.results import read_result
-
-        pair = set_side_by_side(*map(read_result, compare), force=force)
-        for difference in pair.differences:
-            say(f"not measured in one way: {difference}")
-        if as_json:
-            print_json(dataclasses.asdict(pair))
-        else:
-            console.print(comparison_table(pair, (str(compare[0]), str(compare[1]))))
-        return
-    height, width = parse_size(size)
-    quiet()
-    from longtake.evaluation.evaluating import evaluate
-    from longtake.evaluation.generated import Sampling
-
-    with bar("clips", 1) as advance:
-        done = evaluate(
-            real=real,
-            fake=fake,
-            model=model,
-            prompts=prompts,
-            metrics=metrics,
-            protocol=protocol,
-            changes=changes or [],
-            network=network,
-            frame_network=frame_network,
-            clip=clip,
-            seams=seam or [],
-            out=out,
-            cache=cache,
-            batch=batch,
-            workers=workers,
-            device=device,
-            sampling=Sampling(frames, height, width, steps, guidance, seed=seed),
-            resamples=resamples,
-            command=sys.argv[1:],
-            on_clips=lambda _, clips, all: advance(clips, all),
-        )
-    if as_json and done.first:
-        print(done.result.to_json(), end="")
-    elif done.first:
-        console.print(result_table(done.result))
-        print("\n".join([*result_lines(done.result), f"{done.record}, {done.page}"]))
+app.command()(evaluate)
+app.command()(compare)
 
 
 @app.command("import")

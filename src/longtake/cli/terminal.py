@@ -3,9 +3,14 @@
 import contextlib
 import json
 import sys
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+import typer
 
 from longtake.errors import BadInput
+
+Model = Annotated[str, typer.Option(help="A starter's name, a pipeline folder, or a hub id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to standard output.")]
 
 
 def stop(message: str, code: int) -> NoReturn:
