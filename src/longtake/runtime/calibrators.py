@@ -1,7 +1,7 @@
 """What a tensor will be at a step that is not computed, from what it was at those that were.
 
 Every calibrator keeps what it needs in a dict that it is handed, and forecasts by one weighted sum of kept tensors, in
-float32. Positions are step indices, or any other number that moves one way along a run.
+float32 or wider. Positions are step indices, or any other number that moves one way along a run.
 
 - hold: the last value.
 - taylor (TaylorSeer, arXiv 2503.06923): F_0 = y; F_(i+1) = (F_i - F_i of before) / d, with d the distance to the full step
@@ -49,7 +49,7 @@ def remember(
 
 
 def forecast(kept: Kept, at: float) -> list[Tensor]:
-    """What the values are expected to be at a position, in float32 unless nothing is added up."""
+    """What the values are expected to be at a position, in float32 or wider unless nothing is added up."""
     if "points" in kept:
         places = [point[0] for point in kept["points"]]
         weights, tensors = _lagrange(places, at), [point[1] for point in kept["points"]]
@@ -75,7 +75,8 @@ def _lagrange(places: Sequence[float], at: float) -> list[float]:
 def _weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     if len(tensors) == 1:
         return tensors[0]
-    total = tensors[0].float() if weights[0] == 1 else tensors[0].float() * weights[0]
+    wide = torch.promote_types(tensors[0].dtype, torch.float32)
+    total = tensors[0].to(wide) if weights[0] == 1 else tensors[0].to(wide) * weights[0]
     for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
         total = torch.add(total, tensor, alpha=weight)
     return total

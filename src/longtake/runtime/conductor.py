@@ -1,14 +1,16 @@
 """Runs the methods of a stack on one network: it hooks the network's places, and asks the methods there in their order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from longtake.runtime.hooks import HOOK, ROOT, Around, Root, context_of, hook, unhook
 from longtake.runtime.interception import Interception
-from longtake.runtime.macs import Costs, counting
+from longtake.runtime.macs import Costs, Counting, counting, scores
 from longtake.runtime.method import Block, Here, Method
 from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
 from longtake.runtime.receipts import Receipt
@@ -28,7 +30,9 @@ class Ledger:
 
     Args:
         receipts: one for each method. done, dense: multiply-accumulates so far; `unknown` once a call's are not known.
-        closed: the run is over.
+        costs: of a call, by network, branch and form of what it is given. closed: the run is over. judged: methods that did
+            nothing in it have been complained about.
+        alone: steps whose prediction without the prompt was left out; it would have cost as much as the one with it.
     """
 
     receipts: list[Receipt]
@@ -36,20 +40,28 @@ class Ledger:
     dense: int = 0
     unknown: bool = False
     closed: bool = False
+    judged: bool = False
+    costs: dict[Any, Costs] = field(default_factory=dict)
+    alone: set[int] = field(default_factory=set)
 
 
 @dataclass
 class _Call:
-    """The call of the network that is going on."""
+    """The call of the network that is going on.
+
+    Args:
+        saved: names of modules that were not computed as they are. extra: multiply-accumulates of methods' own work.
+        unseen: something was not computed, so that what the call costs densely cannot be counted in it.
+    """
 
     info: StepInfo
     grid: TokenGrid
     ledger: Ledger
     costs: Costs | None
-    saved: int = 0
+    saved: list[tuple[str, ...]] = field(default_factory=list)
     extra: int = 0
-    skipped: bool = False
-    tell: Callable[[str, AttnCall], None] | None = None
+    unseen: bool = False
+    counting: Counting | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,6 @@ class Conductor:
         self.sites = [0] * len(self.bounds)
         self.announced: StepInfo | None = None
         self.call: _Call | None = None
-        self.costs: dict[Any, Costs] = {}
         self._placed: list[tuple[nn.Module, str]] = []
         self._replaced: list[tuple[int, nn.Module, str, nn.Module, nn.Module]] = []
 
@@ -111,7 +122,6 @@ class Conductor:
             setattr(parent, name, module)
         self._placed.clear()
         self._replaced.clear()
-        self.costs.clear()
 
     def replaced(self, number: int) -> list[tuple[nn.Module, nn.Module]]:
         """Layers that a method has replaced, and what is in their place."""
@@ -179,8 +189,10 @@ class Conductor:
         ask: Callable[[Callable[..., Any]], Any],
         nxt: Callable[..., Any],
         names: tuple[str, ...],
+        *,
+        told: bool = False,
     ) -> Any:
-        """Ask one method, and note whether it passed the work on."""
+        """Ask one method, and note whether it passed the work on, whose dense cost is counted already where `told`."""
         passed = False
 
         def inner(*args: Any) -> Any:
@@ -199,9 +211,8 @@ class Conductor:
         else:
             counts.skipped += 1
         if not passed:
-            call.skipped = call.skipped or not here.other_way
-            if call.costs is not None:
-                call.saved += call.costs.of(*names) if names else call.costs.total
+            call.unseen = call.unseen or not told
+            call.saved.append(names)
         return out
 
     def _around_network(self, bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -211,20 +222,18 @@ class Conductor:
             return original(*args, **kwargs)
         form = tuple((n, x.shape, x.dtype, x.device) for n, x in given.items() if isinstance(x, Tensor) and x.ndim > 1)
         self.stack.store.enter(info, form)
-        before, self.call = (
-            self.call,
-            _Call(info, self.view.grid(given), self.stack.ledger(info.run), self.costs.get(form)),
-        )
+        ledger, kind = self.stack.ledger(info.run), (self.view.model, info.branch, form)
+        before, self.call = self.call, _Call(info, self.view.grid(given), ledger, ledger.costs.get(kind))
         try:
             self._plan()
             asked = [b for b in self.bounds if b.method.overrides("predict") and b.method.wants(WHOLE)]
 
             def go(i: int) -> Any:
                 if i == len(asked):
-                    return self._measured(original, args, kwargs, form)
+                    return self._measured(original, args, kwargs, kind)
                 here = self.here(asked[i], WHOLE)
                 return self._counted(
-                    asked[i], here, lambda nxt: asked[i].method.predict(here, nxt), lambda: go(i + 1), ()
+                    asked[i], here, lambda nxt: asked[i].method.predict(here, nxt), lambda: go(i + 1), ("",)
                 )
 
             out = go(0)
@@ -240,7 +249,7 @@ class Conductor:
         if self.announced is not None:
             return self.announced
         timestep = given[self.view.family.timestep]
-        t = float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
+        t = float(torch.as_tensor(timestep).max())  # given frames and clips may be at 0 while the rest is on its way
         return self.stack.steps.next(t, context_of(self.view.network), self.view.model)
 
     def _plan(self) -> None:
@@ -249,16 +258,16 @@ class Conductor:
             if "plan" not in here.step:
                 here.step["plan"] = bound.method.plan(here)
 
-    def _measured(self, original: Callable[..., Any], args: Any, kwargs: Any, form: Any) -> Any:
-        """The network itself; its costs are counted at the first call of each form in which nothing is skipped."""
+    def _measured(self, original: Callable[..., Any], args: Any, kwargs: Any, kind: Any) -> Any:
+        """The network itself; its costs are counted at a run's first call of each kind in which nothing is skipped."""
         call = self.call
         assert call is not None
         if call.costs is not None:
             return original(*args, **kwargs)
-        with counting(self.view) as (costs, call.tell):
+        with counting(self.view) as call.counting:
             out = original(*args, **kwargs)
-        if not call.skipped:
-            self.costs[form] = call.costs = costs
+        if not call.unseen:
+            call.ledger.costs[kind] = call.costs = call.counting.costs
         return out
 
     def _close(self, call: _Call) -> None:
@@ -268,8 +277,9 @@ class Conductor:
         if call.costs is None:
             call.ledger.unknown = True
         else:
-            call.ledger.dense += call.costs.total
-            call.ledger.done += call.costs.total - call.saved + call.extra
+            total, saved = call.costs.total, sum(call.costs.of(*names) for names in call.saved)
+            call.ledger.dense += 2 * total if call.info.s in call.ledger.alone else total
+            call.ledger.done += total - saved + call.extra
 
     def _around_block(self, block: BlockAt) -> Callable[..., Any]:
         form, site = block.form, block.site
@@ -327,7 +337,7 @@ class Conductor:
             if self.call is None or not any(b.method.skips(self.here(b, part.site)) for b in bounds):
                 return original(*args, **kwargs)
             x = _first(args, kwargs)
-            if isinstance(module, nn.Linear):
+            if hasattr(module, "out_features"):
                 return x.new_zeros(()).expand(*x.shape[:-1], module.out_features)
             text = kwargs.get("encoder_hidden_states")
             return x if text is None else (x, text)
@@ -337,47 +347,44 @@ class Conductor:
     def _around_attention(self, part: PartAt) -> Callable[..., Any]:
         site, ours = part.site, isinstance(part.module, AttendPoint)
 
-        def through(bounds: list[Bound], site: Site, call: AttnCall, dense: Callable[[AttnCall], Tensor]) -> Tensor:
+        def through(bounds: list[Bound], call: AttnCall, dense: Callable[[AttnCall], Tensor], number: int) -> Tensor:
             assert self.call is not None
-            if self.call.tell is not None:
-                self.call.tell(part.site.name, call)
+            own = replace(site, name=f"{site.name}#{number}") if number else site
+            name, counter = scores(site.name, number), self.call.counting
 
             def go(i: int, call: AttnCall) -> Tensor:
                 if i == len(bounds):
                     return dense(call)
-                here = self.here(bounds[i], site)
+                here = self.here(bounds[i], own)
                 return self._counted(
                     bounds[i],
                     here,
                     lambda nxt: bounds[i].method.attend(here, call, nxt),
                     lambda call: go(i + 1, call),
-                    (part.site.name,),
+                    (name,),
+                    told=True,
                 )
 
-            return go(0, call)
+            with nullcontext() if counter is None else counter.attention(name, call):
+                return go(0, call)
 
         def around_ours(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-            if self.call is None or not (bounds or self.call.tell):
+            if self.call is None or not (bounds or self.call.counting):
                 return original(*args, **kwargs)
-            return through(bounds, site, args[0], lambda call: original(call, *args[1:], **kwargs))
+            return through(bounds, args[0], lambda call: original(call, *args[1:], **kwargs), 0)
 
         def around_theirs(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-            if self.call is None or not (bounds or self.call.tell):
+            if self.call is None or not (bounds or self.call.counting):
                 return original(*args, **kwargs)
 
             def seen(call: AttnCall, dense: Callable[[AttnCall], Tensor], number: int) -> Tensor:
-                own = site if not number else _again(site, number)
-                return through(bounds, own, call, dense)
+                return through(bounds, call, dense, number)
 
             grid = _grid_at(site, self.call.grid)
             with Interception(grid, self.view.family.text_at if site.kind == "attn.joint" else "none", seen):
                 return original(*args, **kwargs)
 
         return around_ours if ours else around_theirs
-
-
-def _again(site: Site, number: int) -> Site:
-    return Site(site.kind, site.layer, site.n_layers, site.stream, f"{site.name}#{number}", site.heads, site.head_dim)
 
 
 def _grid_at(site: Site, grid: TokenGrid) -> TokenGrid:

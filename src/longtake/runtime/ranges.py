@@ -26,7 +26,7 @@ class Span:
 
     def check(self, view: ModelView) -> None:
         """Raise Unsupported if a network's blocks cannot be skipped so."""
-        blocks, safe = len(view.blocks), view.family.first_safe
+        blocks, safe = len(view.blocks), view.first_safe
         if not 0 <= self.first <= self.last < blocks:
             raise Unsupported(
                 f"blocks {self.first} to {self.last} of {blocks}; use a range from {safe} to {blocks - 1}"

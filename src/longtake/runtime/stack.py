@@ -97,8 +97,9 @@ class Stack:
             for method in self.methods:
                 method.check(view)
         self._pipe = pipe
-        if hasattr(pipe, "weights"):  # ours: what its records name, before a layer is replaced
-            self.weights = pipe.weights()
+        weights = getattr(pipe, "weights", None)
+        if callable(weights):  # ours: what its records name, before a layer is replaced
+            self.weights = weights()
         try:
             for view in views:
                 conductor = Conductor(view, self)

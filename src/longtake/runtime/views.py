@@ -87,8 +87,8 @@ class Family:
         grid: (network, arguments of its forward by name) -> the token box of the call.
         text_at: where text tokens are in a joint attention: "none", "first" or "last".
         timestep: name of the parameter that takes the time, and `latents` of the one that takes the noisy latents.
-        first_safe: the first block, in order of execution, at which a range of blocks that is skipped may begin. Above
-            0 where the network itself changes the stream between blocks.
+        first_safe: the first block, in order of execution, at which a range of blocks that is skipped may begin, or a
+            function from the network to it. Above 0 where the network itself changes the stream between blocks.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Family:
     interleaved: bool = False
     timestep: str = "timestep"
     latents: str = "hidden_states"
-    first_safe: int = 0
+    first_safe: int | Callable[[nn.Module], int] = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class ModelView:
             found.append(BlockAt(Site("block", layer, len(order), form.stream, name), block, form))
         return found
 
-    @cached_property
+    @property
     def parts(self) -> list[PartAt]:
         """Attentions and feed-forward networks of all blocks, in the order in which they run."""
         return [
@@ -164,7 +164,7 @@ class ModelView:
             if _holds(block.module, part.path)
         ]
 
-    @cached_property
+    @property
     def attentions(self) -> list[PartAt]:
         """The modules in which attention happens."""
         found = []
@@ -175,7 +175,7 @@ class ModelView:
                     found.append(PartAt(_site(part, block), block.module.get_submodule(part.path)))
         return found
 
-    @cached_property
+    @property
     def linears(self) -> dict[str, nn.Module]:
         """Linear layers inside blocks by their dotted names, in the order in which they were made."""
         return {
@@ -184,6 +184,12 @@ class ModelView:
             for name, module in block.module.named_modules()
             if isinstance(module, nn.Linear)
         }
+
+    @property
+    def first_safe(self) -> int:
+        """The first block at which a range that is skipped may begin."""
+        safe = self.family.first_safe
+        return safe if isinstance(safe, int) else safe(self.network)
 
     def given(self, module: nn.Module, args: tuple[Any, ...], kwargs: Given) -> dict[str, Any]:
         """Arguments of a module's call by name; those left out are missing."""

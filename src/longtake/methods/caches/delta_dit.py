@@ -86,7 +86,7 @@ class DeltaDiT(Method):
         return site.kind == "block"
 
     def check(self, view: ModelView) -> None:
-        blocks, safe = len(view.blocks), view.family.first_safe
+        blocks, safe = len(view.blocks), view.first_safe
         if self.skipped > blocks - max(safe, 1):
             raise Unsupported(
                 f"delta-dit: {self.skipped} of {blocks} blocks of a {view.family.name} cannot be skipped; use at most "
@@ -117,7 +117,7 @@ class DeltaDiT(Method):
 
     def plan(self, here: Here) -> "Step":
         """What is skipped on a step, and what is kept of it."""
-        info, safe, blocks = here.info, here.view.family.first_safe, len(here.view.blocks)
+        info, safe, blocks = here.info, here.view.first_safe, len(here.view.blocks)
         if info.S is None and (not self.skipped or (self.boundary < 0 and self.boundary_noise < 0)):
             raise Unsupported(
                 "delta-dit: the number of steps is not known here; set skipped, and boundary or boundary_noise"

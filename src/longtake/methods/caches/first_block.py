@@ -57,11 +57,11 @@ class FirstBlock(Method):
         return site.kind == "block"
 
     def check(self, view: ModelView) -> None:
-        if len(view.blocks) <= max(view.family.first_safe, 1):
+        if len(view.blocks) <= max(view.first_safe, 1):
             raise Unsupported(f"first-block: {len(view.blocks)} blocks leave nothing to skip; use another method")
 
     def block(self, here: Here, h: Tensor, text: Tensor | None, nxt: Callable[..., Block]) -> Block:
-        span = Span(max(here.view.family.first_safe, 1), here.site.n_layers - 1)
+        span = Span(max(here.view.first_safe, 1), here.site.n_layers - 1)
         kept = here.branch
         if here.site.layer == 0:
             out = nxt(h, text)

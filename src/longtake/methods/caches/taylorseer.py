@@ -107,7 +107,7 @@ class TaylorSeer(Method):
 
     def check(self, view: ModelView) -> None:
         if self.granularity == "range":
-            self.span(view.family.first_safe, len(view.blocks)).check(view)
+            self.span(view.first_safe, len(view.blocks)).check(view)
         if self.granularity == "module" and not view.parts:
             raise Unsupported(f"taylorseer: no attention or feed-forward network is known of {view.family.name}")
 
@@ -144,7 +144,7 @@ class TaylorSeer(Method):
         layer = here.site.layer
         span = Span(layer, layer)
         if self.granularity == "range":
-            span = self.span(here.view.family.first_safe, here.site.n_layers)
+            span = self.span(here.view.first_safe, here.site.n_layers)
         if layer not in span:
             return nxt(h, text)
         name = f"range {span.first}"

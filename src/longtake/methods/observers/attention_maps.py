@@ -14,7 +14,7 @@ from longtake.runtime.nouns import AttnCall, Site
 
 @dataclass(frozen=True)
 class AttentionMaps(Method):
-    """Notes the mean over the batch of softmax(q k^T) in the receipt, as `notes["maps"][(branch, step, layer)]`.
+    """Notes the mean over the batch of softmax(q k^T) in the receipt, as `notes["maps"][(branch, step, site)]`.
 
     Args:
         layers, steps: numbers joined by "/", or "" for all.
@@ -47,7 +47,7 @@ class AttentionMaps(Method):
                 raise BadInput(
                     f"attention-maps: {tokens} tokens in layer {here.site.layer}; set most={tokens} to keep them"
                 )
-            key = (here.info.branch, here.info.s, here.site.layer)
+            key = (here.info.branch, here.info.s, here.site.name)
             here.receipt.notes.setdefault("maps", {})[key] = attention_map(call, self.heads).cpu()
             here.receipt.observed += 1
         return nxt(call)
