@@ -125,6 +125,24 @@ def test_joining_pads_and_masks_the_shorter_text():
     assert masked.text_mask.tolist() == [[True] * 2 + [False] * 4] * 2 + [[True] * 6] * 2
 
 
+def test_a_pooled_text_goes_with_its_clip():
+    text, pooled = torch.randn(1, 2, 3), torch.randn(1, 5)
+    given = Conditions(text, pooled=pooled)
+    both = given.join(Conditions(text, pooled=-pooled))
+    assert torch.equal(both.pooled, torch.cat([pooled, -pooled]))
+    assert given.to("cpu", torch.float64).pooled.dtype == torch.float64
+    with pytest.raises(BadInput, match="pooled given on one side"):
+        given.join(Conditions(text))
+
+
+def test_conditions_of_one_clip_serve_many():
+    one = Conditions(torch.randn(1, 2, 3), torch.tensor([[True, False]]), None, torch.tensor([4]), torch.randn(1, 5))
+    many = one.expand(3)
+    assert many.text.shape == (3, 2, 3) and many.frames is None
+    assert many.text_mask.tolist() == [[True, False]] * 3 and many.labels.tolist() == [4, 4, 4]
+    assert torch.equal(many.pooled[2], one.pooled[0])
+
+
 def test_frames_on_one_side_of_guidance_only_are_refused():
     text = torch.zeros(1, 2, 3)
     with pytest.raises(BadInput, match="both sides"):

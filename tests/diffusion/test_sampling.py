@@ -7,7 +7,7 @@ import torch
 from longtake.backbones.waver import HybridStreamDiT
 from longtake.diffusion.conditions import Conditions
 from longtake.diffusion.guidance import APG, CFG, cfg
-from longtake.diffusion.sampling import draw_noise, prediction_kind, sample, velocity_denoiser
+from longtake.diffusion.sampling import draw_noise, prediction_kind, sample, velocity_denoiser, velocity_of
 from longtake.errors import BadInput
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")  # of NumPy 2, inside schedulers
@@ -211,3 +211,37 @@ def test_a_backbone_is_given_sigma_times_1000_also_where_the_scheduler_rounds_it
     for index, (timestep, info) in enumerate(seen):
         torch.testing.assert_close(timestep, scheduler.sigmas[index].expand(2) * 1000)
         assert info.s == index
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.5, 0.97])
+@pytest.mark.parametrize("kind", ["flow", "epsilon", "sample", "v_prediction"])
+def test_every_kind_of_prediction_is_a_velocity(kind, sigma):
+    """A network that knows data and noise predicts them in its own way; the velocity is noise - data all the same."""
+    data, level = noise(0).double(), noise(7).double()
+    share = (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2)
+    predictions = {
+        "flow": level - data,
+        "epsilon": level,
+        "sample": data,
+        "v_prediction": share**0.5 * level - (1 - share) ** 0.5 * data,
+    }
+    point = (1 - sigma) * data + sigma * level
+    torch.testing.assert_close(velocity_of(kind, predictions[kind], point, sigma), level - data)
+
+
+def test_timesteps_that_are_set_before_are_kept():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=[1.0, 0.9, 0.3])
+    exact = Gaussian()
+    sample(exact, scheduler, noise(), TEXT, steps=None)
+    assert [round(info.sigma, 6) for info in exact.infos] == [1.0, 0.9, 0.3]
+    assert {info.S for info in exact.infos} == {3}
+
+
+def test_noise_is_drawn_in_the_dtype_that_is_asked_for():
+    drawn = draw_noise(SHAPE, [torch.Generator().manual_seed(0)], torch.bfloat16)
+    assert drawn.dtype == torch.float32
+    assert torch.equal(drawn, drawn.bfloat16().float())
+    assert torch.equal(
+        drawn[0], torch.randn(SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16).float()
+    )

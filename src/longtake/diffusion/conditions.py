@@ -161,32 +161,36 @@ class Conditions:
         text_mask: (B, L) bool, True = a token of the prompt; None = no padding.
         frames: (B, C + stride, T, H, W), a packed `FrameCondition`; None = no frame given.
         labels: (B,) whole numbers, the class of each clip; None for a network without classes.
+        pooled: (B, P), one state for the whole text, of a second text encoder; None for a network without it.
     """
 
     text: Tensor | None = None
     text_mask: Tensor | None = None
     frames: Tensor | None = None
     labels: Tensor | None = None
+    pooled: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Conditions":
         """Move to a device, and floats to a dtype."""
-        mask = None if self.text_mask is None else self.text_mask.to(device)
-        frames = None if self.frames is None else self.frames.to(device, dtype)
-        text = None if self.text is None else self.text.to(device, dtype)
-        return Conditions(text, mask, frames, None if self.labels is None else self.labels.to(device))
+        mask, labels = (None if one is None else one.to(device) for one in (self.text_mask, self.labels))
+        floats = (None if one is None else one.to(device, dtype) for one in (self.text, self.frames, self.pooled))
+        text, frames, pooled = floats
+        return Conditions(text, mask, frames, labels, pooled)
 
     def join(self, other: "Conditions") -> "Conditions":
         """Put another batch behind this one; the shorter text is padded and masked.
 
-        Raises BadInput when only one of the two has text, given frames or labels.
+        Raises BadInput when only one of the two has text, given frames, labels or a pooled text.
         """
-        for name in ("text", "frames", "labels"):
+        for name in ("text", "frames", "labels", "pooled"):
             if (getattr(self, name) is None) != (getattr(other, name) is None):
                 raise BadInput(f"{name} given on one side of guidance only; give the same kind, or none, to both sides")
-        frames = None if self.frames is None or other.frames is None else torch.cat([self.frames, other.frames])
-        labels = None if self.labels is None or other.labels is None else torch.cat([self.labels, other.labels])
+        frames, labels, pooled = (
+            None if one is None or two is None else torch.cat([one, two])
+            for one, two in ((self.frames, other.frames), (self.labels, other.labels), (self.pooled, other.pooled))
+        )
         if self.text is None or other.text is None:
-            return Conditions(None, None, frames, labels)
+            return Conditions(None, None, frames, labels, pooled)
         length = max(self.text.shape[1], other.text.shape[1])
         both = ((self.text, self.text_mask), (other.text, other.text_mask))
         padded = [F.pad(text, (0, 0, 0, length - text.shape[1])) for text, _ in both]
@@ -194,4 +198,14 @@ class Conditions:
         if any(read is not None or text.shape[1] < length for text, read in both):
             every = [text.new_ones(text.shape[:2], dtype=torch.bool) if read is None else read for text, read in both]
             mask = torch.cat([F.pad(read, (0, length - read.shape[1])) for read in every])
-        return Conditions(torch.cat(padded), mask, frames, labels)
+        return Conditions(torch.cat(padded), mask, frames, labels, pooled)
+
+    def expand(self, count: int) -> "Conditions":
+        """Those of one clip, for `count` clips."""
+
+        def all_of(one: Tensor | None) -> Tensor | None:
+            return None if one is None else one.expand(count, *one.shape[1:])
+
+        return Conditions(
+            *(all_of(getattr(self, name)) for name in ("text", "text_mask", "frames", "labels", "pooled"))
+        )

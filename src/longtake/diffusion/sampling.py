@@ -8,6 +8,7 @@ on the flow's path at
 and the velocity is turned into what the scheduler expects: noise, data, or sqrt(a) * noise - sqrt(1 - a) * data.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
@@ -54,12 +55,17 @@ def velocity_denoiser(backbone: "ModelMixin") -> Denoiser:
     return denoise
 
 
-def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
-    """Draw one clip's noise from each generator: float32 (len(generators), *shape).
+def draw_noise(
+    shape: Sequence[int], generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Draw one clip's noise from each generator: float32 (len(generators), *shape), rounded to `dtype`.
 
-    With generators on the CPU the noise of a seed is the same on every machine and in every batch.
+    With generators on the CPU the noise of a seed is the same on every machine and in every batch. In a narrower dtype
+    torch draws other numbers from the same seed.
     """
-    return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device) for g in generators])
+    return torch.stack(
+        [torch.randn(tuple(shape), generator=g, device=g.device, dtype=dtype) for g in generators]
+    ).float()
 
 
 @torch.no_grad()
@@ -69,7 +75,7 @@ def sample(
     noise: Tensor,
     cond: Conditions,
     *,
-    steps: int,
+    steps: int | None,
     null: Conditions | None = None,
     guider: Guider | None = None,
     batched: bool = True,
@@ -81,10 +87,10 @@ def sample(
 
     Args:
         denoiser: the velocity network.
-        scheduler: any of diffusers' that `prediction_kind` accepts; its steps are set here.
+        scheduler: any of diffusers' that `prediction_kind` accepts.
         noise: (B, C, T, H, W), standard normal, on the device of the run.
         cond: the batch's conditions.
-        steps: given to the scheduler, which may make more calls than this (Heun).
+        steps: given to the scheduler, which may make more calls than this (Heun). None: its timesteps have been set.
         null: the conditions without the prompt, or with the negative one. None = no guidance.
         guider: how the two predictions make one. None or of scale 1 = no guidance, and `null` is never computed.
         batched: ask for both predictions in one forward of twice the batch (branch "cond_uncond", null first), else in
@@ -99,7 +105,7 @@ def sample(
     Raises:
         BadInput: a scheduler that a velocity cannot be converted for, or steps < 1.
     """
-    if steps < 1:
+    if steps is not None and steps < 1:
         raise BadInput(f"{steps} sampling steps; use at least 1")
     kind = prediction_kind(scheduler)
     learned = str(scheduler.config.get("variance_type", "")).startswith("learned")
@@ -108,7 +114,8 @@ def sample(
     accepts = signature(scheduler.step).parameters
     extra = {"generator": list(generators)} if generators is not None and "generator" in accepts else {}
 
-    scheduler.set_timesteps(steps, device=noise.device)
+    if steps is not None:
+        scheduler.set_timesteps(steps, device=noise.device)
     x = noise.float() * getattr(scheduler, "init_noise_sigma", 1.0)
     total, trained = len(scheduler.timesteps), scheduler.config.num_train_timesteps
     for index, t in enumerate(scheduler.timesteps):
@@ -218,3 +225,21 @@ def _from_velocity(kind: str, velocity: Tensor, point: Tensor, sigma: float, alp
     if kind == "sample":
         return data
     return noise if kind == "epsilon" else alpha**0.5 * noise - (1 - alpha) ** 0.5 * data
+
+
+def velocity_of(kind: str, prediction: Tensor, point: Tensor, sigma: float) -> Tensor:
+    """What a network of any kind predicts at a point of the flow's path, as a velocity; undone by the sampling loop.
+
+    Args:
+        kind: as `prediction_kind`.
+        prediction, point: (B, C, T, H, W).
+        sigma: of the point, below 1 for "epsilon" and above 0 for "sample".
+    """
+    if kind == "epsilon":
+        return (prediction - point) / (1 - sigma)
+    if kind == "sample":
+        return (point - prediction) / sigma
+    if kind == "v_prediction":
+        square = (1 - sigma) ** 2 + sigma**2  # (1 - sigma, sigma) = sqrt(square) * (sqrt(a), sqrt(1 - a))
+        return (2 * sigma - 1) / square * point + prediction / math.sqrt(square)
+    return prediction

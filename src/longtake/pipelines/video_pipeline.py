@@ -9,8 +9,6 @@ A folder remembers which tokenizer its transformer was trained with and refuses 
 
 import hashlib
 import json
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +26,9 @@ from longtake.diffusion.guidance import CFG
 from longtake.diffusion.sampling import draw_noise, sample, velocity_denoiser
 from longtake.errors import BadInput, BadSize, UnknownModel
 from longtake.pipelines.classes import class_label
+from longtake.pipelines.clock import Clock
 from longtake.pipelines.given import Film, Given, Picture, given_ending, given_picture
+from longtake.pipelines.limits import check_settings
 from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_memory, versions, weights_hash
 from longtake.pipelines.schedulers import describe_scheduler
 from longtake.pipelines.text import check_prompt, encode_prompts
@@ -36,10 +36,6 @@ from longtake.runtime.stack import Stack, stack_of
 from longtake.tokenizers.causal_vae import CausalVAE
 from longtake.tokenizers.frame_vae import FrameVAE
 from longtake.video import Clip
-
-MAX_STEPS = 1000
-MAX_GUIDANCE = 100.0
-MAX_SEED = 2**63 - 1
 
 _CUSTOM_PIPELINE = '''"""Lets diffusers load this folder by itself:
 
@@ -194,7 +190,7 @@ class VideoPipeline(DiffusionPipeline):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
-        clock = _Clock(device)
+        clock = Clock(device)
         conditions = self._conditions(settings, self._frame_condition(given, shape, frames))
         text_seconds = clock.lap()
         stack = stack_of(self.transformer)
@@ -230,17 +226,8 @@ class VideoPipeline(DiffusionPipeline):
                 class_label(getattr(settings, name), self.config.classes, name=name)
             else:
                 check_prompt(getattr(settings, name), self.text_tokenizer, name=name)
-        for name, low, high in (("steps", 1, MAX_STEPS), ("count", 1, 1024), ("seed", 0, MAX_SEED)):
-            value = getattr(settings, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise BadInput(f"{name} is {value!r}: expected a whole number from {low} to {high}")
-        guidance = settings.guidance
-        if not (isinstance(guidance, int | float) and math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
-            raise BadInput(f"guidance is {guidance!r}: expected a number from 0 to {MAX_GUIDANCE:g}; 1 is no guidance")
+        check_settings(settings)
         sizes = settings.frames, settings.height, settings.width
-        for name, value in zip(("frames", "height", "width"), sizes, strict=True):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise BadSize(f"{name} is {value!r}: expected a whole number")
         shape = self.tokenizer.latent_shape(*sizes)
         for name, value, length, patch, stride in zip(
             ("frames", "height", "width"), sizes, shape, self.transformer.patch, self.tokenizer.stride, strict=True
@@ -350,23 +337,6 @@ class VideoPipeline(DiffusionPipeline):
         if self._weights is None or self._weights[0] != stamp:
             self._weights = stamp, weights_hash(networks)
         return self._weights[1]
-
-
-class _Clock:
-    """Seconds since the last lap, waiting for a GPU to finish."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.start = self._now()
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    def lap(self) -> float:
-        start, self.start = self.start, self._now()
-        return self.start - start
 
 
 def _fingerprint(tokenizer: CausalVAE | FrameVAE) -> str:
