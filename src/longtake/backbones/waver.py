@@ -26,7 +26,7 @@ Where the paper is silent:
   far it is padded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -223,13 +223,7 @@ DUAL = BlockForm(
     text="text",
     stream="joint",
 )
-SINGLE = BlockForm(
-    (Part("attention", "attn.joint", "joint"), Part("ffn", "ffn", "joint")),
-    ATTENDED,
-    hidden="h",
-    text="text",
-    stream="joint",
-)
+SINGLE = replace(DUAL, parts=(Part("attention", "attn.joint", "joint"), Part("ffn", "ffn", "joint")))
 FAMILY = Family(
     "Waver",
     (Blocks("blocks", lambda block: DUAL if isinstance(block, DualStreamBlock) else SINGLE),),

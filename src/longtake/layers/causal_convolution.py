@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longtake.layers.linear import linear
-
 
 class StreamState:
     """What the convolutions of one network remember of ONE stream: the last input frames of each.
@@ -112,4 +110,4 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     `weight` is (C', C, 1, ...). On the CPU, torch's own convolutions of kernel 1 lose the memory format when it runs
     with one thread.
     """
-    return linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+    return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
