@@ -3,6 +3,7 @@
 from importlib import import_module
 
 _HOMES = {
+    "ForeignPipeline": "foreign.pipeline",
     "Record": "records",
     "VideoOutput": "video_pipeline",
     "VideoPipeline": "video_pipeline",
