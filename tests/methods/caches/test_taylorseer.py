@@ -161,7 +161,7 @@ def test_memory_is_order_plus_one_tensors_for_each_place_and_branch():
     tiny = build("wan")
     noise, text = tiny.draw()
     hidden = 8 * 24 * 4
-    for order in (0, 1, 2):
+    for order in (0, 2):
         for granularity, places in (("module", 12), ("block", 4), ("range", 1)):
             method = TaylorSeer(2, order, granularity=granularity, last_full=False)
             assert run(tiny, method, (noise, text), steps=7)[1].state_bytes == 2 * places * (order + 1) * hidden
