@@ -131,7 +131,11 @@ def test_methods_are_written_down_and_made_again(tiny_folder, tmp_path):
     assert not plain.record.receipts and "--with" not in plain.record.command
     assert "--with taylorseer:interval=2,last_full=False+minmax8" in made.record.command
     cache, weights = made.record.receipts
-    assert cache["branches"]["cond_uncond"] == {"computed": 2 * cache["sites"], "skipped": 2 * cache["sites"], "changed": 0}
+    assert cache["branches"]["cond_uncond"] == {
+        "computed": 2 * cache["sites"],
+        "skipped": 2 * cache["sites"],
+        "changed": 0,
+    }
     assert 0 < cache["macs_done"] < cache["macs_dense"] and cache["notes"]["full_steps"] == [0, 2]
     assert weights["branches"]["weights"]["changed"] == weights["sites"] > 0
     with pytest.raises(BadInput, match="made with methods taylorseer"):
@@ -143,7 +147,12 @@ def test_methods_are_written_down_and_made_again(tiny_folder, tmp_path):
 
 
 def test_a_method_that_does_nothing_is_an_error_and_writes_nothing(tiny_folder, tmp_path):
-    asked = {"model": tiny_folder, "out": tmp_path / "clip.mp4", "methods": as_methods(["taylorseer:interval=1"]), **SMALL}
+    asked = {
+        "model": tiny_folder,
+        "out": tmp_path / "clip.mp4",
+        "methods": as_methods(["taylorseer:interval=1"]),
+        **SMALL,
+    }
     with pytest.raises(InertMethod, match="taylorseer did nothing"):
         generate("a red ball", **asked)
     assert not list(tmp_path.iterdir())
