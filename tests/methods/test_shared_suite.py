@@ -111,7 +111,9 @@ def test_a_batch_is_its_clips_one_by_one(family, spec):
 
 
 @ACTS
-@FAMILY
+@pytest.mark.parametrize(
+    "family", ["our-waver", "our-latte", "hunyuan-video", "latte"]
+)  # every layout, with and without text
 def test_bfloat16_stays_bfloat16_and_close_to_float32(family, spec):
     tiny = build(family)
     noise, text = tiny.draw()

@@ -76,6 +76,10 @@ def test_spans_that_are_not_there_or_not_safe_are_refused():
     family = Family("X", (Blocks("0", BlockForm(())),), lambda network, given: TokenGrid(1, 1, 1), first_safe=2)
     view = ModelView(network, family)
     Span(2, 5).check(view)
-    for span, message in ((Span(2, 6), "2 to 6 of 6"), (Span(4, 3), "4 to 3"), (Span(1, 3), "begin the range at 2")):
+    for span, message in (
+        (Span(2, 6), "2 to 6 of 6"),
+        (Span(4, 3), "4 to 3"),
+        (Span(1, 3), "before block 2; begin the range there"),
+    ):
         with pytest.raises(Unsupported, match=message):
             span.check(view)

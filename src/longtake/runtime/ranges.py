@@ -34,7 +34,7 @@ class Span:
         if self.first < safe:
             raise Unsupported(
                 f"blocks {self.first} to {self.last} of a {view.family.name}: the network itself adds to the stream before "
-                f"block {safe - 1}; begin the range at {safe} or later"
+                f"block {safe}; begin the range there or later"
             )
 
 

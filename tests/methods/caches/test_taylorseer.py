@@ -247,6 +247,6 @@ def test_bad_settings_are_named_in_one_line(settings, named):
 
 def test_a_range_that_is_not_safe_is_refused_before_anything_is_attached():
     tiny = build("latte")
-    with pytest.raises(Unsupported, match="begin the range at 2"):
+    with pytest.raises(Unsupported, match="before block 2; begin the range there"):
         Stack([TaylorSeer(granularity="range", first=0)]).attach(tiny.network)
     assert not hasattr(tiny.network, "_diffusers_hook")
