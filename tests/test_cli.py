@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -218,6 +219,9 @@ def test_data_render_and_check(run, here):
 def test_an_empty_data_folder(run, here):
     (here / "empty").mkdir()
     assert_one_line(run("data", "check", "empty"), "empty")
+    recipe = Path(__file__).parents[1] / "recipes" / "finetune-clips.yaml"
+    assert_one_line(run("train", recipe, "data.root=empty", "out=runs/mine"), "empty holds no videos")
+    assert [path.name for path in here.iterdir()] == ["empty"]
     assert_one_line(run("data", "check", "gone"), "gone")
 
 

@@ -6,7 +6,9 @@ from longtake.backbones.latte import SIZES, VARIANTS, Latte, latte_config
 from longtake.backbones.latte_blocks import KINDS, LatteBlock, LatteCondition
 from longtake.errors import BadInput, BadSize, UnknownName
 from longtake.layers.positions import sincos_line
-from longtake.runtime import TokenGrid
+from longtake.methods.caches.taylorseer import TaylorSeer
+from longtake.runtime import StepInfo, TokenGrid
+from longtake.runtime.stack import Stack
 
 SMALL = {"width": 16, "depth": 4, "heads": 2}
 TIMES = torch.tensor([3.0, 720.0])
@@ -262,3 +264,20 @@ def test_inputs_that_do_not_fit_are_refused():
         Latte(**SMALL, text="cross")(x, TIMES[:1])
     with pytest.raises(BadInput, match=r"takes \(77, 768\)"):
         Latte(**SMALL, text="vector")(x, TIMES[:1], noise(1, 3, 8))
+
+
+@pytest.mark.parametrize("temporal_pos", ["sincos", "rope"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_the_range_that_methods_may_skip_adds_positions_in_time_once(variant, temporal_pos):
+    """Reused right behind the full step, at the same latents and time, a range gives what it gave."""
+    deep = {**SMALL, "depth": 6}
+    model = awake(Latte(**deep, variant=variant, temporal_pos=temporal_pos)).eval()
+    x, half = noise(2, 4, 4, 8, 8), torch.full((2,), 500.0)
+    infos = [StepInfo(0, s, 2, 500.0, 0.5, 0.5, "cond") for s in range(2)]
+    with Stack([TaylorSeer(interval=2, order=0, granularity="range", last_full=False)]).attach(model) as stack:
+        full, reused = (model(x, half, info=info) for info in infos)
+    counts = stack.ledgers[0].receipts[0].branches["cond"]
+    safe = {"1": 1, "2": 3, "spatial": 1}.get(variant, 0) if temporal_pos == "sincos" else 0
+    assert counts.skipped == deep["depth"] - safe
+    torch.testing.assert_close(reused, full, atol=1e-4, rtol=1e-4)

@@ -96,9 +96,9 @@ FAMILY = Family(
     (Blocks("blocks", block_form),),
     lambda network, given: latent_grid(given["latents"], network.patch),  # type: ignore[arg-type]
     latents="latents",
-    first_safe=2,  # variants 1 and 2 add positions in time behind their first blocks
+    first_safe=lambda network: network.temporal_at if network.config.temporal_pos == "sincos" else 0,  # type: ignore[union-attr]
 )
-"""What methods must know of it; `first_safe` is that of variant 1."""
+"""What methods must know of it; positions in time enter the stream before block `temporal_at`."""
 
 
 class Latte(ModelMixin, ConfigMixin):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from longtake.data.order import mix_seed
-from longtake.errors import BadOutput
+from longtake.errors import BadOutput, LongtakeError
 from longtake.training.checkpoints import find_checkpoint, read_state
 from longtake.training.loop import Loop, Result
 from longtake.training.parallel import World, joined_world
@@ -66,11 +66,29 @@ def run(
             if export.is_dir() or not recipe.export:
                 made = export if recipe.export else None
                 return Result(out, state["step"], "finished", state["seconds"], made, state["before"], state["after"])
+        new = next((folder for folder in (*reversed(out.parents), out) if not folder.exists()), None)
         try:
             (out / "checkpoints").mkdir(parents=True, exist_ok=True)
             (out / "recipe.yaml").write_text(to_yaml(recipe)) if world.main else None
         except OSError as error:
             raise BadOutput(f"{out}: cannot be written ({error.strerror}).") from error
         torch.manual_seed(mix_seed(recipe.seed, 0))  # noqa: TID251  new weights and dropout draw from the global state
-        work = Loop(recipe, out, world, task(recipe, world), begun)
+        try:
+            work = Loop(recipe, out, world, task(recipe, world), begun)
+        except LongtakeError:  # nothing to train, or nothing to train on: no empty folder stays behind
+            if new is not None and world.main:
+                _take_back(out, new)
+            raise
         return work.only_export() if export_only else work.go(stop)
+
+
+def _take_back(out: Path, first: Path) -> None:
+    """Remove what a run that never began has written, and its folders from the innermost to `first` that are empty."""
+    (out / "recipe.yaml").unlink(missing_ok=True)
+    for folder in (out / "checkpoints", out, *out.parents):
+        try:
+            folder.rmdir()
+        except OSError:  # something else lies there, such as a cache
+            return
+        if folder == first:
+            return

@@ -75,8 +75,8 @@ def test_a_threshold_of_nothing_is_dense():
 def test_a_network_with_nothing_to_skip_is_refused():
     from longtake.backbones.latte import Latte
 
-    with pytest.raises(Unsupported, match="2 blocks"):
-        Stack([FirstBlock()]).attach(Latte(latent_channels=4, width=16, depth=2, heads=2))
+    with pytest.raises(Unsupported, match="1 blocks"):
+        Stack([FirstBlock()]).attach(Latte(latent_channels=4, width=16, depth=1, heads=2, variant="3"))
 
 
 def test_bad_settings():

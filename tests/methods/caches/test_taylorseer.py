@@ -250,3 +250,17 @@ def test_a_range_that_is_not_safe_is_refused_before_anything_is_attached():
     with pytest.raises(Unsupported, match="before block 2; begin the range there"):
         Stack([TaylorSeer(granularity="range", first=0)]).attach(tiny.network)
     assert not hasattr(tiny.network, "_diffusers_hook")
+
+
+@torch.no_grad()
+def test_a_caller_may_write_into_what_the_network_returns():
+    tiny = build("our-waver")
+    noise, text = tiny.draw()
+    method = TaylorSeer(interval=3, order=0, granularity="output", last_full=False)
+    with Stack([method]).attach(tiny.network):
+        made = []
+        for s in range(3):
+            out = tiny(noise, text["cond"], 500.0, "cond", info=StepInfo(0, s, 3, 500.0, 0.5, 0.5, "cond"))
+            made.append(out.clone())
+            out.zero_()
+    assert made[0].any() and torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])

@@ -123,7 +123,8 @@ class TaylorSeer(Method):
         return full
 
     def predict(self, here: Here, nxt: Callable[[], Any]) -> Any:
-        return self._forecast_or(here, nxt)
+        form, made = pack(self._forecast_or(here, nxt))
+        return unpack(form, [one.clone() for one in made])  # whose caller may write into it
 
     def part(self, here: Here, x: Tensor, nxt: Callable[[], Any]) -> Any:
         return self._forecast_or(here, nxt)

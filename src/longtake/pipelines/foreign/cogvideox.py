@@ -102,13 +102,6 @@ class CogVideoX(Dialect):
         own = self.pipe.scheduler
         return LookingBack(own) if isinstance(own, CogVideoXDPMScheduler) else own  # type: ignore[return-value]
 
-    def encode(self, prompt: str, negative: str | None) -> tuple[Conditions, Conditions | None]:
-        # padding is read, so there is no mask
-        cond, null = self.pipe.encode_prompt(
-            prompt, negative, do_classifier_free_guidance=negative is not None, max_sequence_length=self.words
-        )
-        return Conditions(cond), None if null is None else Conditions(null)
-
     def predict(
         self, network: Any, x: Tensor, t: float, given: Conditions, embedded_guidance: float | None = None
     ) -> Tensor:

@@ -122,8 +122,15 @@ class Dialect:
         return "transformer", self.pipe.transformer
 
     def encode(self, prompt: str, negative: str | None) -> tuple[Conditions, Conditions | None]:
-        """Conditions of one clip: with the prompt, and with the negative one, which is None without guidance."""
-        raise NotImplementedError
+        """Conditions of one clip: with the prompt, and with the negative one, which is None without guidance.
+
+        A pipeline that gives no mask lets its network read the padding, which is zero.
+        """
+        made = self.pipe.encode_prompt(
+            prompt, negative, do_classifier_free_guidance=negative is not None, max_sequence_length=self.words
+        )
+        cond, null = made[: len(made) // 2], made[len(made) // 2 :]
+        return _conditions(*cond), None if null[0] is None else _conditions(*null)
 
     def predict(
         self, network: Any, x: Tensor, t: float, given: Conditions, embedded_guidance: float | None = None
@@ -145,6 +152,10 @@ class Dialect:
     def decode(self, latents: Tensor, frames: int, height: int, width: int) -> Tensor:
         """Clean latents (B, C, T, H, W) -> pixels (B, 3, frames, height, width) of about [-1, 1], not clipped yet."""
         raise NotImplementedError
+
+
+def _conditions(states: Tensor, mask: Tensor | None = None) -> Conditions:
+    return Conditions(states, None if mask is None else mask.bool())
 
 
 def times(x: Tensor, t: float) -> Tensor:

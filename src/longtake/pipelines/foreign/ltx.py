@@ -35,12 +35,6 @@ class LTX(Dialect):
         mu = calculate_shift(tokens, *(own.get(name, value) for name, value in SHIFT.items()))
         self.set_sigmas(np.linspace(1.0, 1 / steps, steps), {"mu": mu})
 
-    def encode(self, prompt: str, negative: str | None) -> tuple[Conditions, Conditions | None]:
-        cond, mask, null, null_mask = self.pipe.encode_prompt(
-            prompt, negative, do_classifier_free_guidance=negative is not None, max_sequence_length=self.words
-        )
-        return Conditions(cond, mask.bool()), None if null is None else Conditions(null, null_mask.bool())
-
     def predict(
         self, network: Any, x: Tensor, t: float, given: Conditions, embedded_guidance: float | None = None
     ) -> Tensor:

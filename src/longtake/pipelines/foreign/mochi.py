@@ -72,12 +72,6 @@ class Mochi(Dialect):
         self.set_sigmas(np.array(linear_quadratic_schedule(steps, LINEAR_UNTIL)))
         self.pipe.scheduler.set_begin_index(0)
 
-    def encode(self, prompt: str, negative: str | None) -> tuple[Conditions, Conditions | None]:
-        cond, mask, null, null_mask = self.pipe.encode_prompt(
-            prompt, negative, do_classifier_free_guidance=negative is not None, max_sequence_length=self.words
-        )
-        return Conditions(cond, mask.bool()), None if null is None else Conditions(null, null_mask.bool())
-
     def predict(
         self, network: Any, x: Tensor, t: float, given: Conditions, embedded_guidance: float | None = None
     ) -> Tensor:

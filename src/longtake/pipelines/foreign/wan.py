@@ -34,13 +34,6 @@ class Wan(Dialect):
             return "transformer", self.pipe.transformer
         return "transformer_2", self.pipe.transformer_2
 
-    def encode(self, prompt: str, negative: str | None) -> tuple[Conditions, Conditions | None]:
-        # padding is zero and is read, so there is no mask
-        cond, null = self.pipe.encode_prompt(
-            prompt, negative, do_classifier_free_guidance=negative is not None, max_sequence_length=self.words
-        )
-        return Conditions(cond), None if null is None else Conditions(null)
-
     def predict(
         self, network: Any, x: Tensor, t: float, given: Conditions, embedded_guidance: float | None = None
     ) -> Tensor:
