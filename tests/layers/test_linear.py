@@ -107,7 +107,7 @@ def test_stands_aside(case, products):
 
 @onednn
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
-@pytest.mark.parametrize("mode", ["float32", "bfloat16", "autocast"])
+@pytest.mark.parametrize("mode", ["float32", "bfloat16", "autocast", "autocast of bfloat16"])
 @torch.no_grad()
 def test_gelu_in_the_same_pass(mode, approximate, products):
     layer, x = Linear(12, 7), torch.randn(2, 5, 12)
@@ -115,11 +115,19 @@ def test_gelu_in_the_same_pass(mode, approximate, products):
     products.clear()
     if mode == "bfloat16":
         layer, x = layer.bfloat16(), x.bfloat16()
-    with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
+    if mode == "autocast of bfloat16":
+        x = x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled="autocast" in mode):
         made = linear_gelu(layer, x, approximate)
     assert len(products) == 1 and made.dtype == (torch.float32 if mode == "float32" else torch.bfloat16)
     tolerance = 1e-6 if mode == "float32" else 0.03
     torch.testing.assert_close(made.float(), wanted, rtol=tolerance, atol=tolerance)
+
+
+@torch.no_grad()
+def test_gelu_of_another_dtype_is_refused_as_torch_does():
+    with pytest.raises(RuntimeError, match="dtype"):
+        linear_gelu(Linear(12, 7), torch.randn(5, 12).bfloat16())
 
 
 class Doubled(Linear):

@@ -29,7 +29,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., N, O). Gradients of any order can be taken.
     """
-    if not (_plain(x, weight, bias) and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")):
+    plain = _plain(x, weight, bias) and x.dtype == weight.dtype == torch.float32
+    if not plain or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return _Linear.apply(x, weight, bias)  # type: ignore[no-any-return]
@@ -55,6 +56,7 @@ def linear_gelu(layer: nn.Module, x: Tensor, approximate: str = "none") -> Tenso
         or layer._forward_pre_hooks
         or "forward" in vars(layer)
         or dtype not in (torch.float32, torch.bfloat16)
+        or (x.dtype != layer.weight.dtype and not torch.is_autocast_enabled("cpu"))
         or not _plain(x, layer.weight, layer.bias)
     ):
         return F.gelu(layer(x), approximate=approximate)
@@ -67,15 +69,18 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, then: str = "none",
 
 
 def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether these are plain tensors of one dtype on the CPU, and nothing but gradients is wanted of them."""
+    """Whether these are plain tensors on the CPU, and nothing but gradients is wanted of them."""
     return (
         _ONEDNN
         and not torch.compiler.is_compiling()
         and all(
-            type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu" and t.dtype == x.dtype
-            for t in (x, weight, bias)
+            type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu" and t.dtype == weight.dtype
+            for t in (weight, bias)
             if t is not None
         )
+        and type(x) in (Tensor, nn.Parameter)
+        and x.device.type == "cpu"
+        and x.is_floating_point()
         and x.ndim >= 2
         and x.numel() > 0
         and forward_ad._current_level < 0
