@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from longtake.backbones.waver import BlockCondition, DualStreamBlock, HybridStreamDiT, SingleStreamBlock
+from longtake.backbones.waver import HybridStreamDiT
+from longtake.backbones.waver_blocks import BlockCondition, DualStreamBlock, SingleStreamBlock
 from longtake.diffusion.conditions import nothing_given
 from longtake.diffusion.flow import FlowMatching
 from longtake.errors import BadInput, BadSize

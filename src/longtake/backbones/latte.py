@@ -262,6 +262,7 @@ class Latte(ModelMixin, ConfigMixin):
             grid=grid,
             video=grid.frames - images,
             info=info,
+            sparse=self.sparse_grid(timestep, grid),
         )
         if self.config.inject == "all_tokens":
             extra = [part[:, :, None].expand(-1, grid.frames, -1, -1) for part in parts]
@@ -278,6 +279,10 @@ class Latte(ModelMixin, ConfigMixin):
         h = self._head_norm(h[:, :, : grid.height * grid.width], final)
         made = unpatchify(self.head(h).flatten(1, 2), grid, (1, *self.patch[1:]))
         return (made if self.expand is None else self.expand(made)).to(latents.dtype)
+
+    def sparse_grid(self, timestep: Tensor, grid: TokenGrid) -> TokenGrid | None:
+        """Grid of the tokens that sparse blocks work on at a timestep: None here, every block sees all tokens."""
+        return None
 
     def _grid(self, latents: Tensor, images: int) -> TokenGrid:
         _, _, *size = latents.shape

@@ -13,7 +13,7 @@ S' and T' of V4 are attentions of full width with half the heads, each twice as 
 parameters; `half_width` gives each half of the channels instead.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class LatteCondition:
         grid: the tokens of the whole clip, frames of single images included.
         video: how many of the frames are the clip; the rest are single images, which nothing attends to over time.
         info: which forward of which run, None outside one.
+        sparse: grid of the tokens that sparse blocks work on at this noise level; None in a network without any.
     """
 
     total: Tensor
@@ -59,13 +60,12 @@ class LatteCondition:
     grid: TokenGrid
     video: int
     info: StepInfo | None
+    sparse: TokenGrid | None = None
 
     def of_video(self) -> "LatteCondition":
         """The same for the clip's frames alone."""
         grid = TokenGrid(self.video, self.grid.height, self.grid.width)
-        return LatteCondition(
-            self.total[:, :1], self.shared, self.text, self.text_mask, self.turns, grid, self.video, self.info
-        )
+        return replace(self, total=self.total[:, :1], grid=grid)
 
 
 class AxisAttention(nn.Module):
@@ -180,20 +180,20 @@ class LatteBlock(nn.Module):
         if self.kind == "time" and h.shape[1] > cond.video:
             clip, images = h.split([cond.video, h.shape[1] - cond.video], dim=1)
             return torch.cat([self(clip, cond.of_video()), images], dim=1)
-        parts = self._modulation(cond)
+        parts = self.modulation(cond)
         if self.kind == "serial":
-            h = self._leave(h, self.attentions["space"](self._enter(h, parts, 0), cond), parts, 0)
-            h = self._leave(h, self._along(self._enter(h, parts, 0), cond, "time"), parts, 0)
+            h = self.leave(h, self.attentions["space"](self.enter(h, parts, 0), cond), parts, 0)
+            h = self.leave(h, self._along(self.enter(h, parts, 0), cond, "time"), parts, 0)
         elif self.kind == "parallel":
-            u = self._enter(h, parts, 0)
-            h = self._leave(h, self.attentions["space"](u, cond) + self._along(u, cond, "time"), parts, 0)
+            u = self.enter(h, parts, 0)
+            h = self.leave(h, self.attentions["space"](u, cond) + self._along(u, cond, "time"), parts, 0)
         else:
-            h = self._leave(h, self._along(self._enter(h, parts, 0), cond, self.kind), parts, 0)
+            h = self.leave(h, self._along(self.enter(h, parts, 0), cond, self.kind), parts, 0)
         if self.cross is not None:
             h = h + self.cross(h, cond)
-        return self._leave(h, self.ffn(self._enter(h, parts, 1)), parts, 1)
+        return self.leave(h, self.ffn(self.enter(h, parts, 1)), parts, 1)
 
-    def _modulation(self, cond: LatteCondition) -> tuple[Tensor, ...] | None:
+    def modulation(self, cond: LatteCondition) -> tuple[Tensor, ...] | None:
         """Six float32 tensors (B, F or 1, 1, D), or None where the block is plain."""
         if self.projection is not None:
             made = self.projection(cond.total)  # (B, F or 1, 6, D)
@@ -203,14 +203,14 @@ class LatteBlock(nn.Module):
             return None
         return made.unsqueeze(3).unbind(2)
 
-    def _enter(self, h: Tensor, parts: tuple[Tensor, ...] | None, branch: int) -> Tensor:
+    def enter(self, h: Tensor, parts: tuple[Tensor, ...] | None, branch: int) -> Tensor:
         """What the attention (branch 0) or the feed-forward network (1) is given."""
         if parts is None:
             assert self.norms is not None
             return self.norms[branch](h)
         return norm_modulate(h, parts[3 * branch], parts[3 * branch + 1])
 
-    def _leave(self, h: Tensor, update: Tensor, parts: tuple[Tensor, ...] | None, branch: int) -> Tensor:
+    def leave(self, h: Tensor, update: Tensor, parts: tuple[Tensor, ...] | None, branch: int) -> Tensor:
         """What it made, through its gate, onto the stream."""
         return h + update if parts is None else add_gated(h, parts[3 * branch + 2], update)
 

@@ -1,6 +1,8 @@
 """Rotary positions on three axes: each axis turns its own share of the pairs of every attention head (RoFormer, arXiv
 2104.09864; split over time, height and width as in Wan, arXiv 2503.20314)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ def rotary_table(
     *,
     extra: int = 0,
     theta: float = 1e4,
+    places: Sequence[Tensor] | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
     """Unit complex numbers by which the feature pairs of each token are turned, computed in float64.
@@ -32,6 +35,7 @@ def rotary_table(
         extra: tokens behind the grid that are not turned (they get 1), text for example. Not turning is the same as
             standing at position (0, 0, 0).
         theta: base of the frequencies theta^(-2i/d_axis).
+        places: positions on each of the three axes, which need not be whole; None = 0, 1, 2 and so on.
 
     Returns:
         complex64 (T*H*W + extra, head_dim/2).
@@ -40,7 +44,8 @@ def rotary_table(
     for axis, (length, features) in enumerate(zip(grid, split_head(head_dim), strict=True)):
         index = torch.arange(0, features, 2, dtype=torch.float64, device=device)
         frequency = theta ** (-index / max(features, 1))
-        angle = torch.outer(torch.arange(length, dtype=torch.float64, device=device), frequency)
+        own = torch.arange(length) if places is None else places[axis]
+        angle = torch.outer(own.to(frequency), frequency)
         shape = [1, 1, 1, features // 2]
         shape[axis] = length
         angles.append(angle.view(shape).expand(*grid, -1))
@@ -50,10 +55,18 @@ def rotary_table(
     return torch.polar(torch.ones_like(turn), turn).to(torch.complex64)
 
 
-def rotary_line(length: int, head_dim: int, *, theta: float = 1e4, device: torch.device | str | None = None) -> Tensor:
-    """Turns along one axis, for all pairs of a head: complex64 (length, head_dim/2). `head_dim` is even."""
+def rotary_line(
+    places: int | Tensor, head_dim: int, *, theta: float = 1e4, device: torch.device | str | None = None
+) -> Tensor:
+    """Turns along one axis, for all pairs of a head: complex64 (length, head_dim/2).
+
+    Args:
+        places: the length, for positions 0, 1, 2 and so on; or the positions (length,), which need not be whole.
+        head_dim: even. theta: base of the frequencies theta^(-2i/head_dim).
+    """
     index = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device)
-    turn = torch.outer(torch.arange(length, dtype=torch.float64, device=device), theta ** (-index / head_dim))
+    own = torch.arange(places) if isinstance(places, int) else places
+    turn = torch.outer(own.to(index), theta ** (-index / head_dim))
     return torch.polar(torch.ones_like(turn), turn).to(torch.complex64)
 
 
