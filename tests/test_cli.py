@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from longtake import cli
+from longtake.catalogue import systems
 from longtake.video import Clip, read_clip, write_clip
 
 SMALL = ["--frames", "5", "--size", "24x16", "--steps", "2"]
@@ -197,13 +198,32 @@ def test_reconstruct_refuses_what_is_no_video(run, here, tiny_folder):
 
 
 def test_systems_lists_them_all(run):
+    """The 52 published systems, and behind them the small methods: what each is, where, and its page."""
     code, out, _ = run("systems")
-    assert code == 0 and len(out.splitlines()) == 52
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == len(systems(beside=True)) > 52
+    row = next(line for line in lines if " latte " in line)
+    assert "backbones" in row and "docs/systems/latte.md" in row and "spatial and temporal attention" in row
     code, out, _ = run("systems", "waver")
     assert code == 0 and "longtake.backbones.waver" in out and "2508.15761" in out
     rows = json.loads(run("systems", "--json")[1])
-    assert len(rows) == 52 and {row["status"] for row in rows} <= {"planned", "partial", "complete"}
+    assert len(rows) == len(lines) and {row["status"] for row in rows} <= {"planned", "partial", "complete"}
+    assert run("systems", "cfg-interval")[0] == 0
     assert_one_line(run("systems", "wavr"), "'waver'")
+
+
+def test_systems_says_what_goes_with_what(run):
+    code, out, err = run("systems", "--matrix")
+    assert (code, err) == (0, "") and max(map(len, out.splitlines())) <= 200
+    rows = [line.split() for line in out.splitlines() if line.split()[1:2] == ["delta-dit"]]
+    assert len(rows) == 1 and {"+", "b"} <= set(rows[0])
+    assert "refused: both must have the attention level alone" in out
+    told = json.loads(run("systems", "--matrix", "--json")[1])
+    pair = next(one for one in told["pairs"] if one["methods"] == ["taylorseer", "delta-dit"])
+    assert pair["together"] is False and "whole blocks" in pair["why"]
+    code, out, _ = run("systems", "apg", "--matrix")
+    assert code == 0 and "cfg-interval" in out and "minmax8" in out
+    assert_one_line(run("systems", "latte", "--matrix"), "no method is called 'latte'")
 
 
 def test_data_render_and_check(run, here):

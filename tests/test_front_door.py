@@ -55,6 +55,22 @@ def test_the_catalogue_has_one_row_for_each_system():
             assert len(year_month) == 4 and 1 <= int(year_month[2:]) <= 12 and len(number) == 5
 
 
+def test_every_method_is_in_the_catalogue_where_it_is():
+    """By its name on the command line, and by its module."""
+    from longtake.methods import METHODS
+
+    rows = {row.name: row.module for row in longtake.systems(beside=True)}
+    assert len(rows) == len(longtake.systems(beside=True))
+    for name, where in METHODS.items():
+        assert rows[name] == f"longtake.methods.{where.partition(':')[0]}"
+
+
+def test_pages_of_the_catalogue_are_those_that_there_are():
+    """A page's row names it (page="docs/systems/NAME.md"), and what a row names is there."""
+    there = {f"docs/systems/{path.name}" for path in (ROOT / "docs" / "systems").glob("*.md")}
+    assert {row.page for row in longtake.systems(beside=True)} - {None} == there - {"docs/systems/matrix.md"}
+
+
 def test_every_floor_of_the_catalogue_is_a_floor_of_the_house():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     floors = " ".join(contracts[0]["layers"])

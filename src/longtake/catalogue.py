@@ -22,6 +22,9 @@ class System:
         module: dotted name, None while nothing of it is there.
         claim: name of its experiment in `claims/`, None while there is none.
         missing: what a system with a module still lacks; "" when it is complete.
+        page: its page in the repository, None while there is none.
+        beside: not one of the published systems that the library is to hold, but a small method beside them, which needs
+            no claim.
     """
 
     name: str
@@ -32,20 +35,22 @@ class System:
     module: str | None = None
     claim: str | None = None
     missing: str = ""
+    page: str | None = None
+    beside: bool = False
 
     @property
     def status(self) -> str:
         """`planned`, `partial` or `complete`."""
         if self.module is None:
             return "planned"
-        return "partial" if self.missing or self.claim is None else "complete"
+        return "partial" if self.missing or (self.claim is None and not self.beside) else "complete"
 
 
 # fmt: off
 SYSTEMS: tuple[System, ...] = (
     System("latte", "Latte", "backbones", "2401.03048",
            "latent video diffusion transformer that alternates spatial and temporal attention",
-           module="longtake.backbones.latte",
+           module="longtake.backbones.latte", page="docs/systems/latte.md",
            missing="claim, the starter, page, speed against the published code"),
     System("lumina-t2x", "Lumina-T2X (Flag-DiT)", "backbones", "2405.05945",
            "one flow-matching transformer for images, video, views and audio of any size"),
@@ -156,12 +161,43 @@ SYSTEMS: tuple[System, ...] = (
     System("t2v-survey", "Text-to-video survey", "evaluation", "2510.04999",
            "what the evaluation suite, model cards and dataset cards must cover"),
 )
+
+BESIDE: tuple[System, ...] = (
+    System("first-block", "First-block cache", "methods/caches", "",
+           "runs the first block, and the others only where it says that much has changed",
+           module="longtake.methods.caches.first_block", beside=True),
+    System("local-window", "Window attention", "methods/sparse", "",
+           "lets a token see its neighbourhood; a masked reference, which saves no time",
+           module="longtake.methods.sparse.local_window", beside=True),
+    System("minmax8", "Weights in 8 bits", "methods/quantization", "",
+           "weights of linear layers in 8 bits or fewer, from the extremes of each output; saves memory, not time",
+           module="longtake.methods.quantization.minmax", beside=True),
+    System("cfg-interval", "Guidance interval", "methods/guidance", "2404.07724",
+           "guides between two noise levels, and makes one prediction outside of them",
+           module="longtake.methods.guidance.interval", beside=True),
+    System("apg", "Adaptive projected guidance", "methods/guidance", "2410.02416",
+           "damps the part of guidance that over-saturates, and limits the rest",
+           module="longtake.methods.guidance.apg", beside=True),
+    System("attention-maps", "Attention maps", "methods/observers", "",
+           "keeps attention maps of chosen layers and steps, for looking at",
+           module="longtake.methods.observers.attention_maps", beside=True),
+)
+"""Methods that can be called and are none of the published systems."""
 # fmt: on
 
 
-def systems(name: str | None = None) -> tuple[System, ...]:
-    """Return all rows, or the one called `name`. Raises UnknownName, naming the nearest name."""
-    chosen = tuple(row for row in SYSTEMS if name in (None, row.name))
+def systems(name: str | None = None, *, beside: bool = False) -> tuple[System, ...]:
+    """Return the published systems, or the one called `name`.
+
+    Args:
+        name: of a row; None for all.
+        beside: the small methods beside them too, behind them.
+
+    Raises:
+        UnknownName: no such row; the message names the nearest.
+    """
+    rows = SYSTEMS + BESIDE if beside else SYSTEMS
+    chosen = tuple(row for row in rows if name in (None, row.name))
     if not chosen:
-        raise UnknownName(f"no system is called '{name}'.{nearest(str(name), [row.name for row in SYSTEMS])}")
+        raise UnknownName(f"no system is called '{name}'.{nearest(str(name), [row.name for row in rows])}")
     return chosen

@@ -1,6 +1,6 @@
-"""Lets the tests of this folder import `tiny_networks`, from the tests of the runtime."""
+"""Lets the tests of this folder import `tiny_networks`, from the tests of the runtime, and one another."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "runtime"), str(Path(__file__).parent)]

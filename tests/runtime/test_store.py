@@ -31,8 +31,17 @@ def test_nothing_is_shared_between_methods_sites_branches_models_chunks_and_runs
 
 def test_a_branch_goes_on_while_its_step_advances_and_its_form_stays():
     store = entered(INFO)
-    store.enter(replace(INFO, s=2), "form")
+    store.enter(replace(INFO, s=1), "form")
     assert store.at(0, INFO, "site") == {"seen": 0}
+
+
+def test_a_branch_that_was_left_out_of_a_step_forgets():
+    """Guidance on an interval makes both predictions in one call inside, and one outside: the latter's memory grows old."""
+    other = replace(INFO, branch="cond_uncond")
+    store = entered(INFO, replace(other, s=1))
+    store.enter(replace(INFO, s=2), "form")
+    assert store.at(0, INFO, "site") == {}
+    assert store.at(0, other, "site") == {"seen": 1}
 
 
 def test_a_step_that_does_not_advance_forgets_this_branch_alone():

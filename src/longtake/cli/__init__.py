@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from longtake.cli.listing import systems
 from longtake.cli.measuring import compare, evaluate
 from longtake.cli.terminal import AsJson, Model, bar, parse_size, print_json, quiet, say, stop, summary
 from longtake.errors import BadData, BadInput, LongtakeError, UnknownName, nearest
@@ -222,6 +223,7 @@ def reconstruct(
 
 app.command()(evaluate)
 app.command()(compare)
+app.command()(systems)
 
 
 @app.command("import")
@@ -245,25 +247,6 @@ def import_(
     names = () if classes is None else read_names(classes)
     made = import_latte(checkpoint, out, autoencoder=autoencoder, classes=names, frames=frames, size=parse_size(size))
     print(f"{made}  imported; longtake generate PROMPT --model {made}")
-
-
-@app.command()
-def systems(
-    name: Annotated[str | None, typer.Argument(help="One system.", show_default=False)] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the published systems, and what of each is there."""
-    from longtake.catalogue import systems
-
-    rows = systems(name)
-    if as_json:
-        print_json([dataclasses.asdict(row) | {"status": row.status} for row in rows])
-    elif name is not None:
-        for key, value in (dataclasses.asdict(rows[0]) | {"status": rows[0].status}).items():
-            print(f"{key:8} {value if value is not None else '-'}")
-    else:
-        for row in rows:
-            print(f"{row.status:9} {row.floor:22} {row.name:25} {row.title}")
 
 
 # ------------------------------------------------------------------------------------------------------------ plumbing

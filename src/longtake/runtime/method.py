@@ -72,9 +72,12 @@ class Method:
 
     Class attributes:
         name: as it is written on the command line.
+        forms: settings, as they are written there, with which it acts at another level than with its defaults; each is a
+            row of its own in the matrix of what goes with what.
     """
 
     name: ClassVar[str]
+    forms: ClassVar[tuple[str, ...]] = ()
 
     def rank(self) -> str:
         """How far out it acts, one of RANKS."""

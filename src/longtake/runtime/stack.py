@@ -34,14 +34,19 @@ def arrange(methods: Sequence[Method]) -> list[Method]:
     order = sorted(methods, key=lambda method: RANKS.index(method.rank()))
     for i, one in enumerate(order):
         for other in order[i + 1 :]:
-            why = one.conflict(other) or other.conflict(one) or _owned_by_both(one, other)
+            why = refusal(one, other)
             if why:
                 raise Conflict(f"{one.name} and {other.name} cannot be used together: {why}")
     return order
 
 
+def refusal(one: Method, other: Method) -> str | None:
+    """Why two methods cannot be used together, in words; None where they can."""
+    return one.conflict(other) or other.conflict(one) or _owned_by_both(one, other)
+
+
 def _owned_by_both(one: Method, other: Method) -> str | None:
-    for owned in one.owns() & other.owns():
+    for owned in sorted(one.owns() & other.owns()):
         return f"both must have the {owned} level alone; leave one of them out"
     if {"range", "part"} <= one.owns() | other.owns():
         return "one skips whole blocks and the other parts of the same blocks; leave one of them out"

@@ -40,7 +40,9 @@ class Store:
         return kept.setdefault(method, {})
 
     def enter(self, info: StepInfo, form: Hashable) -> None:
-        """Begin a call: a branch whose step does not advance, or whose tensors have another form, forgets everything.
+        """Begin a call: a branch forgets everything unless it was called on the step before, with tensors of this form.
+
+        Guidance that is left out of some steps makes other branches come and go, and what they knew has grown old then.
 
         Args:
             info: of the call. form: shapes, dtypes and devices of what the network is given.
@@ -48,7 +50,7 @@ class Store:
         branch = (info.model, info.branch, info.chunk)
         key = (info.run, *branch)
         last = self._forms.get(key)
-        if last is not None and (info.s <= last[0] or form != last[1]):  # type: ignore[index]
+        if last is not None and (info.s != last[0] + 1 or form != last[1]):  # type: ignore[index]
             self._runs.get(info.run, {}).pop(branch, None)
         self._forms[key] = (info.s, form)
         if info.run not in self._runs and len(self._runs) >= RUNS:

@@ -62,6 +62,7 @@ class TaylorSeer(Method):
     """
 
     name: ClassVar[str] = "taylorseer"
+    forms: ClassVar[tuple[str, ...]] = ("granularity=range", "granularity=output")
 
     interval: int = 5
     order: int = 1

@@ -32,5 +32,8 @@ class GuidanceInterval(Method):
     def rank(self) -> str:
         return "guidance"
 
+    def conflict(self, other: Method) -> str | None:
+        return "two intervals are their overlap; give that one" if isinstance(other, GuidanceInterval) else None
+
     def guides(self, info: StepInfo) -> bool:
         return self.low <= info.noise <= self.high
