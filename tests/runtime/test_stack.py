@@ -12,6 +12,7 @@ from longtake.errors import Conflict, InertMethod, Unsupported
 from longtake.methods import parse_stack
 from longtake.runtime.method import RANKS, Method
 from longtake.runtime.stack import Stack, arrange, stack_of
+from longtake.runtime.store import RUNS
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,18 @@ def test_a_run_that_was_cut_short_does_not_make_a_method_idle():
         with pytest.raises(RuntimeError, match="on purpose"):
             sample(tiny, *tiny.draw(), stack, break_at=0)
         sample(tiny, *tiny.draw(), stack)
+
+
+def test_only_the_last_runs_are_kept_and_those_before_still_count():
+    """Of twenty runs one method acts in the first alone, and one in none: only the second is complained about."""
+    tiny = build("our-waver")
+    given = tiny.draw()
+    with pytest.raises(InertMethod, match=r"^attention-maps did nothing"):
+        with Stack(parse_stack("taylorseer:mask=10+attention-maps:steps=7")).attach(tiny.network) as stack:
+            for steps in (2, *[1] * 19):
+                sample(tiny, *given, stack, steps=steps)
+            assert list(stack.ledgers) == list(range(20 - RUNS, 20))
+            assert stack.receipts is stack.ledgers[19].receipts
 
 
 def test_a_run_can_be_asked_at_once():

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from longtake.errors import Unsupported
 from longtake.runtime.hooks import HOOK, ROOT, Around, Root, context_of, hook, unhook
-from longtake.runtime.interception import Interception
+from longtake.runtime.interception import Dense, Interception
+from longtake.runtime.ledger import Ledger
 from longtake.runtime.macs import Costs, Counting, counting, scores
 from longtake.runtime.method import Block, Here, Method
 from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
-from longtake.runtime.receipts import Receipt
-from longtake.runtime.seam import AttendPoint
+from longtake.runtime.seam import AttendPoint, kernel_of
 from longtake.runtime.views import BlockAt, ModelView, PartAt, Signature
 
 if TYPE_CHECKING:
@@ -22,27 +23,6 @@ if TYPE_CHECKING:
 
 WHOLE = Site("model", 0, 1, "video", "model")
 """The network as a whole."""
-
-
-@dataclass
-class Ledger:
-    """What one run has cost and what its methods did.
-
-    Args:
-        receipts: one for each method. done, dense: multiply-accumulates so far; `unknown` once a call's are not known.
-        costs: of a call, by network, branch and form of what it is given. closed: the run is over. judged: methods that did
-            nothing in it have been complained about.
-        alone: steps whose prediction without the prompt was left out; it would have cost as much as the one with it.
-    """
-
-    receipts: list[Receipt]
-    done: int = 0
-    dense: int = 0
-    unknown: bool = False
-    closed: bool = False
-    judged: bool = False
-    costs: dict[Any, Costs] = field(default_factory=dict)
-    alone: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -195,10 +175,10 @@ class Conductor:
         """Ask one method, and note whether it passed the work on, whose dense cost is counted already where `told`."""
         passed = False
 
-        def inner(*args: Any) -> Any:
+        def inner(*args: Any, **more: Any) -> Any:
             nonlocal passed
             passed = True
-            return nxt(*args)
+            return nxt(*args, **more)
 
         out = ask(inner)
         call, counts = self.call, here.receipt.count(here.info.branch)
@@ -347,37 +327,56 @@ class Conductor:
     def _around_attention(self, part: PartAt) -> Callable[..., Any]:
         site, ours = part.site, isinstance(part.module, AttendPoint)
 
-        def through(bounds: list[Bound], call: AttnCall, dense: Callable[[AttnCall], Tensor], number: int) -> Tensor:
+        def through(bounds: list[Bound], call: AttnCall, dense: Dense, number: int, lse: bool = False) -> Any:
             assert self.call is not None
             own = replace(site, name=f"{site.name}#{number}") if number else site
-            name, counter = scores(site.name, number), self.call.counting
+            name, counter, kernel = scores(site.name, number), self.call.counting, ""
 
-            def go(i: int, call: AttnCall) -> Tensor:
+            def go(i: int, call: AttnCall, lse: bool) -> Any:
+                """The output, or with `lse` (output, log-sum-exp)."""
+                nonlocal kernel
                 if i == len(bounds):
-                    return dense(call)
-                here = self.here(bounds[i], own)
-                return self._counted(
-                    bounds[i],
-                    here,
-                    lambda nxt: bounds[i].method.attend(here, call, nxt),
-                    lambda call: go(i + 1, call),
-                    (name,),
-                    told=True,
-                )
+                    kernel = f"lse {kernel_of(call)}" if lse else ""
+                    return dense(call, lse)
+                here, pair = self.here(bounds[i], own), None
+                here.lse = lse
+
+                def nxt(call: AttnCall, lse: bool = False) -> Any:
+                    nonlocal pair, kernel
+                    if not (lse or here.lse):
+                        return go(i + 1, call, False)
+                    kernel = ""
+                    pair = go(i + 1, call, True)
+                    if lse and kernel:
+                        here.receipt.kernels[kernel] += 1
+                    return pair if lse else pair[0]
+
+                ask = bounds[i].method.attend
+                made = self._counted(bounds[i], here, lambda nxt: ask(here, call, nxt), nxt, (name,), told=True)
+                if isinstance(made, tuple):
+                    return made if lse else made[0]
+                if lse and (pair is None or made is not pair[0]):
+                    raise Unsupported(
+                        f"{bounds[i].method.name} computes an attention in its own way and gives no log-sum-exp, which a "
+                        "method outside of it asks for; leave one of them out"
+                    )
+                return pair if lse else made
 
             with nullcontext() if counter is None else counter.attention(name, call):
-                return go(0, call)
+                return go(0, call, lse)
 
         def around_ours(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             if self.call is None or not (bounds or self.call.counting):
                 return original(*args, **kwargs)
-            return through(bounds, args[0], lambda call: original(call, *args[1:], **kwargs), 0)
+            call, *rest = args
+            lse = bool(kwargs.get("lse", False))
+            return through(bounds, call, lambda call, lse: original(call, *rest, **{**kwargs, "lse": lse}), 0, lse)
 
         def around_theirs(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             if self.call is None or not (bounds or self.call.counting):
                 return original(*args, **kwargs)
 
-            def seen(call: AttnCall, dense: Callable[[AttnCall], Tensor], number: int) -> Tensor:
+            def seen(call: AttnCall, dense: Dense, number: int) -> Tensor:
                 return through(bounds, call, dense, number)
 
             grid = _grid_at(site, self.call.grid)

@@ -12,9 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from longtake.errors import Unsupported
 from longtake.runtime.nouns import AttnCall, TokenGrid
+from longtake.runtime.seam import attend_lse
 
-Seen = Callable[[AttnCall, Callable[[AttnCall], Tensor], int], Tensor]
+Dense = Callable[..., Any]
+"""(call, lse=False) -> output, or with lse=True (output, log-sum-exp)."""
+Seen = Callable[[AttnCall, Dense, int], Tensor]
 """(call, its dense computation, how manieth of this module's forward) -> output (B, H, S, D)."""
 
 
@@ -45,7 +49,13 @@ class Interception(TorchFunctionMode):
         scale = given.pop("scale", None)
         call = AttnCall(q, k, v, self.grid, text, self.text_at if text else "none", mask, scale)
 
-        def dense(call: AttnCall) -> Tensor:
+        def dense(call: AttnCall, lse: bool = False) -> Any:
+            if lse:
+                if given.get("dropout_p") or given.get("is_causal"):
+                    raise Unsupported(
+                        "an attention with dropout, or a causal one, gives no log-sum-exp; use another method"
+                    )
+                return attend_lse(call)
             return F.scaled_dot_product_attention(
                 call.q, call.k, call.v, attn_mask=call.mask, scale=call.scale, **given
             )

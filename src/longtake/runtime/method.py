@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
 from longtake.runtime.receipts import Receipt
+from longtake.runtime.seam import Attend
 from longtake.runtime.views import ModelView
 
 RANKS = ("sampler", "guidance", "output", "range", "part", "tokens", "control", "attention", "linear", "observer")
@@ -31,6 +32,7 @@ class Here:
         branch: its memory of this run and branch, shared by all sites.
         step: its memory of this step, shared by the step's branches and sites.
         receipt: what it has done so far.
+        lse: in `attend`, whether whoever asked wants the log-sum-exp of the scores too.
         layout: of a block's video tokens, see `longtake.runtime.views.canonical`.
         other_way, work: what `changed` noted.
     """
@@ -44,6 +46,7 @@ class Here:
     step: dict[str, Any]
     receipt: Receipt
     layout: str = "flat"
+    lse: bool = False
     other_way: bool = False
     work: int = 0
 
@@ -121,8 +124,13 @@ class Method:
         """
         return nxt()
 
-    def attend(self, here: Here, call: AttnCall, nxt: Callable[[AttnCall], Tensor]) -> Tensor:
-        """Around the attention itself, (B, H, S, D) as call.q."""
+    def attend(self, here: Here, call: AttnCall, nxt: Attend) -> Tensor | tuple[Tensor, Tensor]:
+        """Around the attention itself, (B, H, S, D) as call.q.
+
+        `nxt(call, lse=True)` gives (output, log-sum-exp of the scores); the receipt notes the kernel that made them. A
+        method that computes in its own way returns such a pair where `here.lse` is set; one that returns what `nxt` gave
+        it need not.
+        """
         return nxt(call)
 
     def linear(self, site: Site, module: nn.Module) -> nn.Module | None:

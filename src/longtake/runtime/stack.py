@@ -1,6 +1,7 @@
 """The methods that are applied to one pipeline: sorted, checked against one another, attached, and their receipts."""
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -9,13 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from longtake.errors import Conflict, InertMethod, Unsupported
-from longtake.runtime.conductor import WHOLE, Conductor, Ledger
+from longtake.runtime.conductor import WHOLE, Conductor
 from longtake.runtime.hooks import conductor_of
+from longtake.runtime.ledger import Ledger
 from longtake.runtime.method import RANKS, Here, Method
 from longtake.runtime.nouns import StepInfo, TokenGrid
 from longtake.runtime.receipts import Receipt
 from longtake.runtime.steps import StepCounter
-from longtake.runtime.store import Store
+from longtake.runtime.store import RUNS, Store
 from longtake.runtime.views import ModelView, view_of
 
 NETWORKS = ("transformer", "transformer_2")
@@ -65,6 +67,7 @@ class Stack:
 
     Attributes:
         weights: hash of our pipeline's weights without any method.
+        ledgers: of the last runs, store.RUNS at most; the one that was touched longest ago goes first.
 
     Raises:
         Conflict: see `arrange`.
@@ -75,7 +78,10 @@ class Stack:
         self.allow_inert = allow_inert
         self.store = Store()
         self.conductors: list[Conductor] = []
-        self.ledgers: dict[int, Ledger] = {}
+        self.ledgers: OrderedDict[int, Ledger] = OrderedDict()
+        self._before: list[
+            set[int]
+        ] = []  # of runs that were not judged, and whose ledgers are gone: which methods acted
         self.steps = StepCounter(self.begin, self._finish, self._total_steps)
         self._pipe: Any = None
         self._runs = 0
@@ -133,8 +139,10 @@ class Stack:
             self.finish(run)
         self.detach()
         if kind is None:
-            runs = [ledger.receipts for ledger in self.ledgers.values() if not ledger.judged]
-            self._complain([same[0].method for same in zip(*runs, strict=True) if not any(one.acted for one in same)])
+            runs = [_acting(ledger) for ledger in self.ledgers.values() if not ledger.judged]
+            acted = set[int]().union(*runs, *self._before)
+            idle = [i for i in range(len(self.methods)) if i not in acted] if runs or self._before else []
+            self._complain([self.methods[i].name for i in idle])
 
     @property
     def guides_at_all(self) -> bool:
@@ -187,7 +195,11 @@ class Stack:
 
     def ledger(self, run: int) -> Ledger:
         """Of a run, which it begins."""
-        if run not in self.ledgers:
+        if run in self.ledgers:
+            self.ledgers.move_to_end(run)
+        else:
+            while len(self.ledgers) >= RUNS:
+                self._forget(next(iter(self.ledgers)))
             sites = [sum(c.sites[i] for c in self.conductors) for i in range(len(self.methods))]
             receipts = [Receipt(m.name, m.config(), n) for m, n in zip(self.methods, sites, strict=True)]
             for i, (method, receipt) in enumerate(zip(self.methods, receipts, strict=True)):
@@ -223,6 +235,13 @@ class Stack:
             self._complain([receipt.method for receipt in ledger.receipts if not receipt.acted])
         return ledger.receipts
 
+    def _forget(self, run: int) -> None:
+        """Drop the ledger of a run, but for what may have to be complained about."""
+        self.finish(run)
+        ledger = self.ledgers.pop(run)
+        if not ledger.judged:
+            self._before = [set[int]().union(_acting(ledger), *self._before)]
+
     def _finish(self, run: int) -> None:
         self.finish(run)
 
@@ -253,6 +272,11 @@ class Stack:
         timesteps = getattr(scheduler, "timesteps", None)
         set_before = getattr(scheduler, "num_inference_steps", None)
         return len(timesteps) if timesteps is not None and set_before else None
+
+
+def _acting(ledger: Ledger) -> set[int]:
+    """Numbers of the methods that did something."""
+    return {number for number, receipt in enumerate(ledger.receipts) if receipt.acted}
 
 
 def stack_of(network: nn.Module) -> Stack | None:
