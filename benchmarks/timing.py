@@ -11,6 +11,9 @@ A benchmark script names its candidates, the first of which is the baseline unle
 Seconds from two runs on two days are not comparable, and neither are seconds from the start and the end of one
 run on a machine that somebody else uses too. So every round runs every candidate once, in an order that turns
 around from round to round, and the ratio is the median over rounds of (candidate / baseline within the round).
+
+Beside wall time the processor time of this process is taken, and its ratio in the same way: where other processes compete
+for the cores, that is what is left of the truth. It says something of work on one thread, and nothing of a GPU.
 """
 
 from __future__ import annotations
@@ -45,6 +48,9 @@ class Timing:
     ratio: float  # median over rounds of seconds / baseline seconds; 1.0 for the baseline itself
     ratio_low: float  # lower and upper quartile of the same per-round ratios
     ratio_high: float
+    cpu_ratio: float  # as ratio, of this process' processor time
+    cpu_ratio_low: float
+    cpu_ratio_high: float
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,16 @@ class Comparison:
 
     def __str__(self) -> str:
         width = max(len("candidate"), *(len(timing.name) for timing in self.timings))
-        lines = [f"{'candidate':<{width}}  {'median':>11}  {'ratio':>7}  quartiles of the ratio ({self.rounds} rounds)"]
+        lines = [
+            f"{'candidate':<{width}}  {'median':>11}  {'ratio':>7}  {'cpu':>7}  quartiles of both ({self.rounds} rounds)"
+        ]
         for timing in self.timings:
-            note = "baseline" if timing.name == self.baseline else f"{timing.ratio_low:.3f} .. {timing.ratio_high:.3f}"
-            lines.append(f"{timing.name:<{width}}  {timing.median * 1e3:>8.2f} ms  {timing.ratio:>7.3f}  {note}")
+            wall = f"{timing.ratio_low:.3f} .. {timing.ratio_high:.3f}"
+            note = f"{wall}, cpu {timing.cpu_ratio_low:.3f} .. {timing.cpu_ratio_high:.3f}"
+            lines.append(
+                f"{timing.name:<{width}}  {timing.median * 1e3:>8.2f} ms  {timing.ratio:>7.3f}  {timing.cpu_ratio:>7.3f}  "
+                f"{'baseline' if timing.name == self.baseline else note}"
+            )
         return "\n".join(lines)
 
 
@@ -101,32 +113,45 @@ def compare(
         raise ValueError(f"baseline {baseline!r} is not one of the candidates: {', '.join(names)}")
 
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    processor: dict[str, list[float]] = {name: [] for name in names}
     for round_index in range(-warmup, repeats):
         order = names if round_index % 2 == 0 else names[::-1]
         for name in order:
-            elapsed = time_once(candidates[name])
+            elapsed, used = time_once(candidates[name])
             if round_index >= 0:
                 seconds[name].append(elapsed)
+                processor[name].append(used)
 
     timings = []
     for name in names:
-        ratios = [own / base for own, base in zip(seconds[name], seconds[baseline], strict=True)]
-        low, middle, high = quartiles(ratios)
-        timings.append(Timing(name, tuple(seconds[name]), statistics.median(seconds[name]), middle, low, high))
+        low, middle, high = quartiles(_ratios(seconds[name], seconds[baseline]))
+        of_cpu = quartiles(_ratios(processor[name], processor[baseline]))
+        timing = Timing(
+            name, tuple(seconds[name]), statistics.median(seconds[name]), middle, low, high,
+            cpu_ratio=of_cpu[1], cpu_ratio_low=of_cpu[0], cpu_ratio_high=of_cpu[2],
+        )  # fmt: skip
+        timings.append(timing)
     return Comparison(baseline, repeats, tuple(timings))
 
 
-def time_once(function: Callable[[], object]) -> float:
-    """Seconds of one call, without garbage collection in it, and with the work queued on a GPU waited for."""
+def _ratios(own: list[float], base: list[float]) -> list[float]:
+    return [one / other for one, other in zip(own, base, strict=True) if other > 0] or [float("nan")]
+
+
+def time_once(function: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of one call, and this process' processor seconds in it.
+
+    Garbage is collected before and not during it, and work queued on a GPU is waited for.
+    """
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         synchronize()
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         function()
         synchronize()
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - used
     finally:
         if collecting:
             gc.enable()

@@ -48,6 +48,20 @@ def test_ratio_is_taken_within_the_round(clock):
     assert "baseline" in str(result)
 
 
+def test_processor_time_has_a_ratio_of_its_own(clock, monkeypatch):
+    """Whoever waited for the cores took long, and did no more work."""
+    used = [0.0]
+    monkeypatch.setattr(timing.time, "process_time", lambda: used[0])
+
+    def work(waited, worked):
+        clock(waited + worked)
+        used[0] += worked
+
+    result = timing.compare({"base": lambda: work(0.0, 1.0), "other": lambda: work(6.0, 2.0)}, repeats=3)
+    assert result["other"].ratio == pytest.approx(8.0)
+    assert (result["other"].cpu_ratio, result["other"].cpu_ratio_high) == pytest.approx((2.0, 2.0))
+
+
 def test_baseline_by_name(clock):
     result = timing.compare({"slow": lambda: clock(4.0), "fast": lambda: clock(1.0)}, repeats=1, baseline="fast")
     assert result["slow"].ratio == pytest.approx(4.0)

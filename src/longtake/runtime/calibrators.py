@@ -44,7 +44,7 @@ def remember(
     for i in range(order):
         if distance == 0 or i >= len(before):
             break
-        factors.append([((new - old) / distance) for new, old in zip(factors[i], before[i], strict=True)])
+        factors.append([(new - old).div_(distance) for new, old in zip(factors[i], before[i], strict=True)])
     kept["factors"], kept["at"] = factors, at
 
 
@@ -77,6 +77,7 @@ def _weighted(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         return tensors[0]
     wide = torch.promote_types(tensors[0].dtype, torch.float32)
     total = tensors[0].to(wide) if weights[0] == 1 else tensors[0].to(wide) * weights[0]
-    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        total = torch.add(total, tensor, alpha=weight)
+    total = torch.add(total, tensors[1], alpha=weights[1])  # the kept value itself stays as it is
+    for tensor, weight in zip(tensors[2:], weights[2:], strict=True):
+        total.add_(tensor, alpha=weight)
     return total

@@ -32,12 +32,15 @@ class _Call:
     Args:
         saved: names of modules that were not computed as they are. extra: multiply-accumulates of methods' own work.
         unseen: something was not computed, so that what the call costs densely cannot be counted in it.
+        kept: what methods keep of this run and branch, by their number and the site's name. steps: of this step, by number.
     """
 
     info: StepInfo
     grid: TokenGrid
     ledger: Ledger
     costs: Costs | None
+    kept: dict[tuple[int, str], dict[str, Any]]
+    steps: dict[int, dict[str, Any]]
     saved: list[tuple[str, ...]] = field(default_factory=list)
     extra: int = 0
     unseen: bool = False
@@ -66,6 +69,7 @@ class Conductor:
         self.sites = [0] * len(self.bounds)
         self.announced: StepInfo | None = None
         self.call: _Call | None = None
+        self._told = "info" in Signature.of(type(view.network)).names  # one of ours: told the step, or not in a run
         self._placed: list[tuple[nn.Module, str]] = []
         self._replaced: list[tuple[int, nn.Module, str, nn.Module, nn.Module]] = []
 
@@ -155,9 +159,9 @@ class Conductor:
             site,
             self.view,
             call.grid,
-            self.stack.store.at(bound.number, call.info, site.name),
-            self.stack.store.at(bound.number, call.info, ""),
-            self.stack.store.step(bound.number, call.info),
+            call.kept.setdefault((bound.number, site.name), {}),
+            call.kept.setdefault((bound.number, ""), {}),
+            call.steps.setdefault(bound.number, {}),
             call.ledger.receipts[bound.number],
             layout,
         )
@@ -203,7 +207,8 @@ class Conductor:
         form = tuple((n, x.shape, x.dtype, x.device) for n, x in given.items() if isinstance(x, Tensor) and x.ndim > 1)
         self.stack.store.enter(info, form)
         ledger, kind = self.stack.ledger(info.run), (self.view.model, info.branch, form)
-        before, self.call = self.call, _Call(info, self.view.grid(given), ledger, ledger.costs.get(kind))
+        kept, steps = self.stack.store.branch(info), self.stack.store.steps(info)
+        before, self.call = self.call, _Call(info, self.view.grid(given), ledger, ledger.costs.get(kind), kept, steps)
         try:
             self._plan()
             asked = [b for b in self.bounds if b.method.overrides("predict") and b.method.wants(WHOLE)]
@@ -224,7 +229,7 @@ class Conductor:
 
     def _info(self, given: dict[str, Any]) -> StepInfo | None:
         """Of a call, None outside a run."""
-        if "info" in Signature.of(type(self.view.network)).names:  # one of ours: told, or not in a run
+        if self._told:
             return given.get("info")
         if self.announced is not None:
             return self.announced
@@ -393,6 +398,8 @@ def _grid_at(site: Site, grid: TokenGrid) -> TokenGrid:
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    if args and isinstance(args[0], Tensor):
+        return args[0]
     return next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
 
 

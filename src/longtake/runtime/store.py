@@ -1,13 +1,15 @@
 """What methods remember within one run, and when they must forget it."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any
 
 from torch import Tensor
 
 from longtake.runtime.nouns import StepInfo
 
+Kept = dict[tuple[int, str], dict[str, Any]]
+"""By the number of a method and the name of a site."""
 RUNS = 8
 """Runs that are remembered at a time; the one that was touched longest ago goes first."""
 
@@ -19,25 +21,32 @@ class Store:
     """
 
     def __init__(self) -> None:
-        self._runs: OrderedDict[int, dict[Hashable, dict[Hashable, dict[str, Any]]]] = OrderedDict()
-        self._steps: dict[Hashable, tuple[int, dict[Hashable, dict[str, Any]]]] = {}
+        self._runs: OrderedDict[int, dict[Hashable, Kept]] = OrderedDict()
+        self._steps: dict[Hashable, tuple[int, dict[int, dict[str, Any]]]] = {}
         self._forms: dict[Hashable, Hashable] = {}
 
     def at(self, method: int, info: StepInfo, site: str) -> dict[str, Any]:
         """What method number `method` keeps at a site, in this run and branch."""
+        return self.branch(info).setdefault((method, site), {})
+
+    def branch(self, info: StepInfo) -> Kept:
+        """What all methods keep in this run and branch, by method and site."""
         branches = self._runs.setdefault(info.run, {})
         self._runs.move_to_end(info.run)
-        sites = branches.setdefault((info.model, info.branch, info.chunk), {})
-        return sites.setdefault((method, site), {})
+        return branches.setdefault((info.model, info.branch, info.chunk), {})
 
     def step(self, method: int, info: StepInfo) -> dict[str, Any]:
         """What a method keeps for one step, over all branches."""
+        return self.steps(info).setdefault(method, {})
+
+    def steps(self, info: StepInfo) -> dict[int, dict[str, Any]]:
+        """What all methods keep for one step, by method."""
         key = (info.run, info.model, info.chunk)
         step, kept = self._steps.get(key, (-1, {}))
         if step != info.s:
             kept = {}
             self._steps[key] = info.s, kept
-        return kept.setdefault(method, {})
+        return kept
 
     def enter(self, info: StepInfo, form: Hashable) -> None:
         """Begin a call: a branch forgets everything unless it was called on the step before, with tensors of this form.
@@ -75,22 +84,15 @@ class Store:
             _bytes(value)
             for branches in self._runs.values()
             for sites in branches.values()
-            for (owner, _), kept in sites.items()  # type: ignore[misc]
+            for (owner, _), kept in sites.items()
             if owner == method
             for value in kept.values()
         )
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _tensors(one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _tensors(one)
-
-
 def _bytes(value: Any) -> int:
-    return sum(one.element_size() * one.nelement() for one in _tensors(value))
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0

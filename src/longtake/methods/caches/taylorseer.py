@@ -94,6 +94,11 @@ class TaylorSeer(Method):
         """When everything is computed."""
         return Schedule(self.interval, self.warmup, self.last_full, self.mask)
 
+    @property
+    def reuses(self) -> bool:
+        """Whether any step may be forecast; nothing is kept otherwise."""
+        return "0" in self.mask if self.mask else self.interval > 1
+
     def rank(self) -> str:
         return GRANULARITIES[self.granularity]
 
@@ -124,11 +129,13 @@ class TaylorSeer(Method):
         return full
 
     def predict(self, here: Here, nxt: Callable[[], Any]) -> Any:
+        if not self.reuses:
+            return nxt()
         form, made = pack(self._forecast_or(here, nxt))
         return unpack(form, [one.clone() for one in made])  # whose caller may write into it
 
     def part(self, here: Here, x: Tensor, nxt: Callable[[], Any]) -> Any:
-        return self._forecast_or(here, nxt)
+        return self._forecast_or(here, nxt) if self.reuses else nxt()
 
     def skips(self, here: Here) -> bool:
         return not here.plan and known(here.state)
@@ -147,7 +154,7 @@ class TaylorSeer(Method):
         span = Span(layer, layer)
         if self.granularity == "range":
             span = self.span(here.view.first_safe, here.site.n_layers)
-        if layer not in span:
+        if layer not in span or not self.reuses:
             return nxt(h, text)
         name = f"range {span.first}"
         kept = here.branch.setdefault(name, {})
