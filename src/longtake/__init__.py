@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from longtake.catalogue import System, systems
     from longtake.comparison import compare
     from longtake.methods import apply
+    from longtake.methods.dynamic.flexdit import FlexHybrid, FlexLatte
     from longtake.pipelines.generating import generate
     from longtake.pipelines.loading import load
     from longtake.pipelines.video_pipeline import VideoPipeline
@@ -25,6 +26,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CausalVAE",
+    "FlexHybrid",
+    "FlexLatte",
     "FrameVAE",
     "HybridStreamDiT",
     "Latte",
@@ -40,6 +43,8 @@ __all__ = [
 
 _HOMES = {
     "CausalVAE": "longtake.tokenizers.causal_vae",
+    "FlexHybrid": "longtake.methods.dynamic.flexdit",
+    "FlexLatte": "longtake.methods.dynamic.flexdit",
     "FrameVAE": "longtake.tokenizers.frame_vae",
     "HybridStreamDiT": "longtake.backbones.waver",
     "Latte": "longtake.backbones.latte",

@@ -1,12 +1,13 @@
 """Networks for a training: new from a configuration, or loaded from a trained folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from longtake.errors import BadRecipe, UnknownModel
+from longtake.errors import BadInput, BadRecipe, UnknownModel, Unsupported
 from longtake.training.recipe import BackboneRecipe, ModelRecipe, TextRecipe, TokenizerRecipe, check_arguments
 
 
@@ -47,18 +48,53 @@ def build_tokenizer(recipe: TokenizerRecipe) -> Any:
 
 
 def build_backbone(recipe: BackboneRecipe) -> Any:
-    """A network of the recipe's kind: from ``init_from`` (its folder, or a pipeline that holds one) or new."""
+    """A network of the recipe's kind: from ``init_from`` (its folder, or a pipeline that holds one) or new.
+
+    A folder that holds a converted network gives that one; with ``flexdit`` a network is converted now.
+    """
+    if recipe.init_from is not None:
+        converted = _converted(_class_name(_inside(model_folder(recipe.init_from), ("transformer",))))
+        if converted is not None:
+            if recipe.flexdit:
+                raise BadRecipe(f"backbone.flexdit: {recipe.init_from} is converted already; leave it out.")
+            return _build(converted, recipe, "backbone", ("transformer",))
+    network = _network(recipe)
+    return _to_flexdit(network, recipe.flexdit) if recipe.flexdit else network
+
+
+def _network(recipe: BackboneRecipe) -> Any:
     if recipe.kind == "latte":
         from longtake.backbones.latte import Latte, latte_config
 
         if "size" in recipe.config:
             given = dict(recipe.config)
             config = {**latte_config(given.pop("size"), given.pop("variant", 1)), **given}
-            recipe = BackboneRecipe(recipe.init_from, config, recipe.kind)
+            recipe = replace(recipe, config=config)
         return _build(Latte, recipe, "backbone", ("transformer",))
     from longtake.backbones.waver import HybridStreamDiT
 
     return _build(HybridStreamDiT, recipe, "backbone", ("transformer",))
+
+
+def _converted(name: str | None) -> Any:
+    """The class of a converted network, None for all others."""
+    from longtake.methods.dynamic.flexdit import FlexHybrid, FlexLatte
+
+    return next((kind for kind in (FlexLatte, FlexHybrid) if kind.__name__ == name), None)
+
+
+def _to_flexdit(network: Any, given: dict[str, Any]) -> Any:
+    """The network converted as ``backbone.flexdit`` says."""
+    from longtake.methods.dynamic.flexdit import Density, to_flexdit
+
+    rest = {name: value for name, value in given.items() if name != "layout"}
+    if "layout" not in given:
+        raise BadRecipe("backbone.flexdit.layout: missing; 2+4x[1,3,1,1]+2 is the paper's for 28 blocks.")
+    check_arguments(Density.__init__, rest, "backbone.flexdit")
+    try:
+        return to_flexdit(network, given["layout"], Density(**rest))
+    except (BadInput, Unsupported) as error:
+        raise BadRecipe(f"backbone.flexdit: {error}.") from error
 
 
 def build_text(recipe: TextRecipe) -> tuple[Any, Any]:

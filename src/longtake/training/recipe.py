@@ -61,6 +61,7 @@ class BackboneRecipe(ModelRecipe):
     """The denoiser. A new Latte's ``config`` may name a published ``size`` ("S/2") beside the arguments of the class."""
 
     kind: str = one_of("waver", "latte")
+    flexdit: dict[str, Any] = field(default_factory=dict)  # convert it: layout, and arguments of flexdit.Density
 
 
 @dataclass

@@ -18,7 +18,7 @@ ALONE = {"relations": ["alone"], "shapes": ["ball", "cube"], "motions": ["still"
 
 @pytest.fixture
 def recipe(parts):
-    def build(out=".", predicts="velocity", images=0, config=None, **changes):
+    def build(out=".", predicts="velocity", images=0, config=None, start=None, **changes):
         base = {
             "task": "generator",
             "out": str(out),
@@ -30,7 +30,7 @@ def recipe(parts):
             },
             "tokenizer": {"init_from": str(parts), "per_frame": True},
             "objective": {"predicts": predicts, "sigmas": "uniform", "shift": 1.0, "images": images},
-            "backbone": {
+            "backbone": {"kind": "latte", "init_from": str(start)} if start else {
                 "kind": "latte",
                 "config": {
                     "latent_channels": 4, "width": 32, "depth": 2, "heads": 2, "patch": 1, "classes": 4,
@@ -154,3 +154,43 @@ def test_latents_are_drawn_from_the_posterior_when_the_recipe_says_so(recipe):
     _, logvar = task.vae.posterior(pixels)
     spread = (0.5 * logvar).exp() / torch.tensor(task.vae.config.latents_std).view(1, -1, 1, 1, 1)
     assert float(((drawn - mean) / spread).std()) == pytest.approx(1.0, abs=0.15)
+
+
+STAGED = {"layout": "dense1+[1,0,1,0]+1", "grids": [[0, 2, 2], [0, 2, 1], [2, 1, 1]]}
+
+
+@pytest.mark.parametrize("predicts", ["velocity", "noise"])
+def test_a_network_of_stages_is_converted_trained_a_stage_at_a_time_and_gone_on_with(recipe, tmp_path, predicts):
+    made = recipe(tmp_path / "dense", predicts, config={"depth": 4}, samples={"every": 0})
+    run(made)
+    start = tmp_path / "dense" / "export"
+    run(recipe(tmp_path / "flex", predicts, start=start, backbone={"flexdit": STAGED}, samples={"every": 0}))
+    pipe = load(tmp_path / "flex" / "export")
+    assert pipe.transformer.config.layout == STAGED["layout"] and pipe.transformer.config.classes == 4
+    assert tuple(pipe("a cube spins", steps=3).clip.pixels.shape) == (1, 3, 4, 16, 16)
+    run(recipe(tmp_path / "more", predicts, start=tmp_path / "flex" / "export", samples={"every": 0}))
+
+    task = GeneratorTask(recipe(tmp_path / "x", predicts, start=start, backbone={"flexdit": STAGED}), WORLD)
+    stages = []
+    for batch in range(300):
+        before = []
+        for seed in range(3):
+            before.append(task.level(torch.Generator().manual_seed(7 * batch + seed), before))
+        found = {task.backbone.stage_of(task.timestep(level)) for level in before}
+        assert len(found) == 1
+        stages.append(found.pop())
+    assert all(70 < stages.count(stage) < 130 for stage in range(3)), "stages are as frequent as their levels"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"grids": [[0, 2, 2]]}, "layout: missing"),
+        ({"layout": "2+[1,3,1,1]+2", "grids": [[0, 2, 2]]}, "is of 10 blocks and the network has 2"),
+        ({"layout": "dense1+[1,0,1,0]+1", "gird": 1}, "gird: unknown key.*grids"),
+        ({"layout": "dense1+[1,0,1,0]+1"}, "by grids or by rates"),
+    ],
+)
+def test_a_conversion_that_does_not_fit_is_named(recipe, given, message):
+    with pytest.raises(BadRecipe, match=f"backbone.flexdit.*{message}"):
+        GeneratorTask(recipe(backbone={"flexdit": given}), WORLD)

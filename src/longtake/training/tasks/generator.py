@@ -115,7 +115,7 @@ class GeneratorTask:
         sigmas, dropped, kinds, images_dropped = [], [], [], []
         for seed in seeds:
             generator = self.generator.manual_seed(seed)
-            sigmas.append(self.sampler(1, generator))
+            sigmas.append(self.level(generator, sigmas))
             drop, image, kind = torch.rand(3, generator=generator).tolist()
             dropped.append(drop < objective.prompt_dropout)
             kinds.append(self.kind_of(kind) if image < objective.image_rate and self.takes_frames else None)
@@ -132,6 +132,23 @@ class GeneratorTask:
         each, _, states = self.error(latents, noise, torch.cat(sigmas), asked, objective.alignment_block)
         flow, alignment = each.mean(), self.alignment(states, batch)
         return flow + objective.alignment * alignment, {"flow": flow.detach(), "alignment": alignment.detach()}
+
+    def level(self, generator: torch.Generator, before: list[Tensor]) -> Tensor:
+        """A sample's noise level (1,), drawn behind those of the batch before it.
+
+        A network of stages takes batches of one: the first sample's decides, and the others are drawn until they are in
+        it. A stage then is as frequent as its levels are.
+        """
+        level, stage_of = self.sampler(1, generator), getattr(self.backbone, "stage_of", None)
+        while stage_of and before and stage_of(self.timestep(level)) != stage_of(self.timestep(before[0])):
+            level = self.sampler(1, generator)
+        return level
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """What the network is given at noise levels (B,)."""
+        if self.recipe.objective.predicts == "noise":
+            return (sigma * self.diffusion.steps).long().clamp_max(self.diffusion.steps - 1)
+        return sigma * TIMESTEPS
 
     def validate(self, batch: Batch, seeds: list[int]) -> dict[str, Tensor]:
         latents = self.latents(batch, seeds)
@@ -169,10 +186,9 @@ class GeneratorTask:
 
         sigma = sigma.to(latents.device)
         if self.recipe.objective.predicts == "noise":
-            steps = (sigma * self.diffusion.steps).long().clamp_max(self.diffusion.steps - 1)
-            found = self.diffusion(predict, latents, timestep=steps, noise=noise)
+            found = self.diffusion(predict, latents, timestep=self.timestep(sigma), noise=noise)
             return found.each, {"noise": found.noise, "bound": found.bound}, None
-        velocity = predict(torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1)), sigma * TIMESTEPS)
+        velocity = predict(torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1)), self.timestep(sigma))
         each = (velocity.float() - (noise - latents)).square().flatten(1).mean(1)
         return each, {}, tokens[0] if tokens else None
 

@@ -1,0 +1,1 @@
+"""Networks that spend tokens and width where they matter."""

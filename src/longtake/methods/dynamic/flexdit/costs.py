@@ -1,0 +1,68 @@
+"""Multiply-accumulates: the paper's formulas for images, and a count of any converted network at each step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from longtake.methods.dynamic.flexdit.density import STEPS, Layout
+from longtake.runtime.macs import counting
+from longtake.runtime.views import view_of
+
+
+def dit_macs(
+    tokens: int, width: int, depth: int, layout: Layout | None = None, sparse: int = 0, mean_first: bool = True
+) -> int:
+    """Of one image through a DiT or its conversion, adaLN included, softmax not; arXiv 2412.06028.
+
+    With C the width, N dense and M sparse tokens: dense block 12NC^2 + 2N^2C + 6C^2; bottom 8NC^2 + 2C^2 + 6C^2, or
+    10NC^2 + 6C^2 with the values projected before the mean; generate 10MC^2 + 2NC^2 + 2MNC + 6C^2; recover
+    12NC^2 + 2MC^2 + 2MNC + 6C^2; embedding 16NC, head 32NC + 2C^2, time C^2 + 256C.
+
+    Args:
+        tokens: N. width: C. depth: blocks. layout: None = the dense network.
+        sparse: M. mean_first: how the bottom is counted.
+    """
+    n, m, c = tokens, sparse, width
+    own = 6 * c * c
+    costs = {
+        "dense": 12 * n * c * c + 2 * n * n * c + own,
+        "bottom": (8 * n * c * c + 2 * c * c if mean_first else 10 * n * c * c) + own,
+        "generate": 10 * m * c * c + 2 * n * c * c + 2 * m * n * c + own,
+        "sparse": 12 * m * c * c + 2 * m * m * c + own,
+        "recover": 12 * n * c * c + 2 * m * c * c + 2 * m * n * c + own,
+    }
+    costs["top"] = costs["dense"]
+    roles = ["dense"] * depth if layout is None else layout.roles()
+    if layout is not None and not layout.pooled_bottom:
+        costs["bottom"] = costs["dense"]
+    return sum(costs[role] for role in roles) + 48 * n * c + 2 * c * c + c * c + 256 * c
+
+
+@torch.no_grad()
+def mac_report(network: nn.Module, latents: Sequence[int], levels: Sequence[float], **given: Any) -> list[int]:
+    """Multiply-accumulates of a network's call at each noise level, counted on calls of random latents.
+
+    Levels that share a sparse grid are counted once. Average over the sampling steps that are taken, not over stages.
+
+    Args:
+        network: any of ours; those without stages cost the same at all levels.
+        latents: shape (C, T, H, W) of one sample.
+        levels: noise levels in [0, 1].
+        given: further arguments of its forward, such as text.
+    """
+    weight, view = next(network.parameters()), view_of(network)
+    x = torch.randn(1, *latents, dtype=weight.dtype, generator=torch.Generator().manual_seed(0)).to(weight.device)
+    known: dict[Any, int] = {}
+    counted = []
+    for level in levels:
+        timestep = torch.full((1,), level * STEPS, device=weight.device)
+        density = getattr(network, "density", None)
+        key = None if density is None else density.grid(level, view.grid({"latents": x}))
+        if key not in known:
+            with counting(view) as counter:
+                network(x, timestep, **given)
+            known[key] = counter.costs.total
+        counted.append(known[key])
+    return counted
