@@ -69,16 +69,14 @@ class Comparison:
 
     def __str__(self) -> str:
         width = max(len("candidate"), *(len(timing.name) for timing in self.timings))
-        lines = [
-            f"{'candidate':<{width}}  {'median':>11}  {'ratio':>7}  {'cpu':>7}  quartiles of both ({self.rounds} rounds)"
-        ]
+        head = f"{'median':>11}  {'ratio':>7}  {'cpu':>7}  quartiles of both ({self.rounds} rounds)"
+        lines = [f"{'candidate':<{width}}  {head}"]
         for timing in self.timings:
             wall = f"{timing.ratio_low:.3f} .. {timing.ratio_high:.3f}"
             note = f"{wall}, cpu {timing.cpu_ratio_low:.3f} .. {timing.cpu_ratio_high:.3f}"
-            lines.append(
-                f"{timing.name:<{width}}  {timing.median * 1e3:>8.2f} ms  {timing.ratio:>7.3f}  {timing.cpu_ratio:>7.3f}  "
-                f"{'baseline' if timing.name == self.baseline else note}"
-            )
+            note = "baseline" if timing.name == self.baseline else note
+            numbers = f"{timing.median * 1e3:>8.2f} ms  {timing.ratio:>7.3f}  {timing.cpu_ratio:>7.3f}"
+            lines.append(f"{timing.name:<{width}}  {numbers}  {note}")
         return "\n".join(lines)
 
 

@@ -27,6 +27,12 @@ def test_full_steps_of_the_published_settings(interval, warmup, full):
     assert len(steps) == full
     assert steps[:warmup] == list(range(warmup))
     assert {after - before for before, after in pairwise(steps[warmup - 1 :])} == {interval}
+    tiny = build("wan")
+    method = TaylorSeer(interval, warmup=warmup, granularity="output", last_full=False)
+    receipt = run(tiny, method, steps=50)[1]
+    assert receipt.notes["full_steps"] == steps
+    assert (receipt.branches["cond"].computed, receipt.branches["uncond"].skipped) == (full, 50 - full)
+    assert receipt.macs_done * 50 == receipt.macs_dense * full
 
 
 @pytest.mark.parametrize("granularity", ["module", "output"])
@@ -250,6 +256,18 @@ def test_a_range_that_is_not_safe_is_refused_before_anything_is_attached():
     with pytest.raises(Unsupported, match="before block 2; begin the range there"):
         Stack([TaylorSeer(granularity="range", first=0)]).attach(tiny.network)
     assert not hasattr(tiny.network, "_diffusers_hook")
+
+
+@pytest.mark.filterwarnings("ignore:taylorseer did nothing")
+@pytest.mark.parametrize("granularity", ["module", "block", "range", "output"])
+def test_nothing_is_kept_where_nothing_is_ever_forecast(granularity):
+    tiny = build("our-waver")
+    for settings in ({"interval": 1}, {"mask": "1111"}):
+        method = TaylorSeer(granularity=granularity, **settings)
+        with Stack([method], allow_inert=True).attach(tiny.network) as stack:
+            sample(tiny, *tiny.draw(), stack)
+            assert stack.receipts[0].state_bytes == 0
+    assert run(tiny, TaylorSeer(mask="1101", granularity=granularity))[1].state_bytes > 0
 
 
 @torch.no_grad()
