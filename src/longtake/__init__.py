@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from longtake.backbones.latte import Latte
     from longtake.backbones.waver import HybridStreamDiT
+    from longtake.calibration import calibrate
     from longtake.catalogue import System, systems
     from longtake.comparison import compare
     from longtake.methods import apply
     from longtake.methods.dynamic.flexdit import FlexHybrid, FlexLatte
+    from longtake.methods.profiles import load_profile
     from longtake.pipelines.generating import generate
     from longtake.pipelines.loading import load
     from longtake.pipelines.video_pipeline import VideoPipeline
@@ -35,9 +37,11 @@ __all__ = [
     "VideoPipeline",
     "__version__",
     "apply",
+    "calibrate",
     "compare",
     "generate",
     "load",
+    "load_profile",
     "systems",
 ]
 
@@ -51,9 +55,11 @@ _HOMES = {
     "VideoPipeline": "longtake.pipelines.video_pipeline",
     "System": "longtake.catalogue",
     "apply": "longtake.methods",
+    "calibrate": "longtake.calibration",
     "compare": "longtake.comparison",
     "generate": "longtake.pipelines.generating",
     "load": "longtake.pipelines.loading",
+    "load_profile": "longtake.methods.profiles",
     "systems": "longtake.catalogue",
     # diffusers resolves a component's class in the library that model_index.json names, here longtake, and looks for
     # the base class that says how to load it in the same place.

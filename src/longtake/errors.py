@@ -56,6 +56,10 @@ class InertMethod(LongtakeError):
     """A method that was switched on and did nothing in a whole run; the message names it and where it looked."""
 
 
+class MissedTarget(LongtakeError):
+    """A target of a calibration that no setting reaches, or that was missed on held-out prompts; says by how much."""
+
+
 class TrainingDiverged(LongtakeError):
     """A loss that is not finite; the message names the step and the last good checkpoint."""
 

@@ -1,11 +1,13 @@
 """What every method does on every family of networks, whatever it is for."""
 
+from itertools import product
+
 import pytest
 import torch
 from tiny_networks import FAMILIES, STEPS, build, sample
 
 from longtake.errors import InertMethod, Unsupported
-from longtake.methods import METHODS, parse_stack
+from longtake.methods import METHODS, method_class, parse_method, parse_stack
 from longtake.runtime import StepInfo
 from longtake.runtime.receipts import Counts
 from longtake.runtime.stack import Stack
@@ -68,6 +70,19 @@ def test_identity_settings_are_the_dense_run_bit_for_bit(family, spec):
 def test_every_method_is_in_this_suite():
     acting = {part.partition(":")[0] for spec in ACTING for part in spec.split("+")}
     assert acting | GUIDING == set(METHODS) == set(IDENTITY) | GUIDING
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_declared_value_of_a_knob_makes_a_valid_method(name):
+    kind = method_class(name)
+    assert len({knob.name for knob in kind.knobs}) == len(kind.knobs)
+    for combination in product(*(knob.values for knob in kind.knobs)):
+        values = dict(zip([knob.name for knob in kind.knobs], combination, strict=True))
+        method = kind(**values)
+        assert parse_method(str(method)) == method
+        for key, value in values.items():
+            assert type(value) is type(getattr(kind(), key)) and method.config()[key] == value
+    assert all(len(set(knob.values)) == len(knob.values) > 1 for knob in kind.knobs)
 
 
 @ACTS

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from longtake.cli.calibrating import calibrate
 from longtake.cli.listing import systems
 from longtake.cli.measuring import compare, evaluate
 from longtake.cli.terminal import AsJson, Model, bar, parse_size, print_json, quiet, say, stop, summary
@@ -47,7 +48,9 @@ def generate(
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--with", help="Method, as taylorseer:interval=5,order=1; joined by + or repeated."),
+        typer.Option(
+            "--with", help="Method, as taylorseer:interval=5,order=1; joined by + or repeated; or a profile, FILE.json."
+        ),
     ] = None,
     allow_inert: Annotated[
         bool, typer.Option("--allow-inert", help="Only warn of a method that does nothing.")
@@ -60,11 +63,11 @@ def generate(
         raise BadInput("generate takes a prompt, or --from-record with the .json of a clip: give one of the two")
     height, width = (None, None) if size is None else parse_size(size)
     quiet()
-    from longtake.methods import as_methods
+    from longtake.methods import as_methods, as_stack
     from longtake.pipelines.generating import generate, regenerate
     from longtake.pipelines.records import read_record
 
-    applied = as_methods(methods or [])
+    stack = as_stack(methods or [])
     with bar("sampling", count * steps) as advance:
         if from_record is not None:
             applied = as_methods(read_record(from_record).settings.methods)
@@ -89,7 +92,8 @@ def generate(
                 scheduler=scheduler,
                 dtype=dtype,
                 device=device,
-                methods=applied,
+                methods=stack.methods,
+                terms=stack.terms,
                 allow_inert=allow_inert,
                 on_step=lambda clip, done, all: advance(clip * all + done, count * all),
             )
@@ -223,6 +227,7 @@ def reconstruct(
 
 app.command()(evaluate)
 app.command()(compare)
+app.command()(calibrate)
 app.command()(systems)
 
 

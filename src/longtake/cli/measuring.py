@@ -112,7 +112,9 @@ def evaluate(
 def compare(
     stacks: Annotated[
         list[str] | None,
-        typer.Option("--stack", help="Methods of a row, taylorseer:interval=4+cfg-interval; repeated for more rows."),
+        typer.Option(
+            "--stack", help="Methods of a row, taylorseer:interval=4+cfg-interval, or a profile, FILE.json; repeatable."
+        ),
     ] = None,
     model: Model = "starter",
     prompts: Annotated[

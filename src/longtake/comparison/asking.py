@@ -7,10 +7,13 @@ from pathlib import Path
 from longtake.data.scenes import Scene, SceneOptions, sample_scene
 from longtake.errors import BadInput, LongtakeError
 from longtake.evaluation.prompts import read_prompts
-from longtake.methods import as_methods
+from longtake.methods import as_stack
+from longtake.methods.profiles import Profile
 from longtake.runtime.method import Method
-from longtake.runtime.stack import arrange
+from longtake.runtime.stack import Terms
 
+Given = str | Method | Profile | Sequence[Method | str]
+"""A stack as it is asked for."""
 DENSE = "dense"
 """Name of the row without methods."""
 FIRST_SCENE = 500_000
@@ -35,10 +38,12 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Contender:
-    """A row to be: its methods from the outermost to the innermost, none for dense, and its name."""
+    """A row to be: its methods from the outermost to the innermost, none for dense, its name, and the profiles whose
+    terms its runs must meet."""
 
     name: str
     methods: tuple[Method, ...] = ()
+    terms: tuple[Terms, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,29 +79,31 @@ def find_prompts(given: int | str | Path | Sequence[str]) -> Prompts:
     return Prompts(tuple(given), "given")
 
 
-def find_contenders(stacks: Sequence[str | Method | Sequence[Method | str]]) -> tuple[Contender, ...]:
+def find_contenders(stacks: Sequence[Given]) -> tuple[Contender, ...]:
     """Return dense and one contender for each stack, in order.
 
     Args:
-        stacks: each as on the command line, "taylorseer:interval=4+cfg-interval", or a method, or a list of methods.
+        stacks: each as on the command line, "taylorseer:interval=4+cfg-interval" or the file of a profile, or a method, a
+            profile, or a list of methods.
 
     Raises:
-        BadInput: no stack, or one twice. UnknownName, BadInput: as `methods.parse_method`. Conflict: as `Stack`.
+        BadInput: no stack, or one twice. UnknownName, BadInput, BadRecipe, Conflict: as `methods.as_stack`.
     """
     if not stacks:
         raise BadInput("there is no stack to compare with dense: give at least one, for example taylorseer:interval=4")
     found = [Contender(DENSE)]
     for stack in stacks:
-        given = [stack] if isinstance(stack, str | Method) else stack
+        given = [stack] if isinstance(stack, str | Method | Profile) else stack
         text = "+".join(map(str, given))
         try:
-            methods = tuple(arrange(as_methods(given)))
+            made = as_stack(given)
         except LongtakeError as error:
             raise type(error)(f"stack '{text}': {error}") from None
+        methods = tuple(made.methods)
         name = "+".join(map(str, methods))
         if not methods or name in [one.name for one in found]:
             raise BadInput(f"stack '{text}' {'is given twice' if methods else 'holds no method'}: leave one out")
-        found.append(Contender(name, methods))
+        found.append(Contender(name, methods, made.terms))
     return tuple(found)
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from longtake.comparison.asking import DENSE, Contender, Prompts, Wanted, clips_wanted, find_contenders, find_prompts
+from longtake.comparison.asking import (
+    DENSE,
+    Contender,
+    Given,
+    Prompts,
+    Wanted,
+    clips_wanted,
+    find_contenders,
+    find_prompts,
+)
 from longtake.comparison.likeness import Likeness, kept_batches, likeness, look, render_batches
 from longtake.comparison.page import write_page
 from longtake.comparison.report import PARTS, ClipResult, Report, Row, Spread, summed_receipts
@@ -23,7 +32,6 @@ from longtake.evaluation.readback import Score
 from longtake.evaluation.readback.fitting import load_detector
 from longtake.pipelines.loading import load
 from longtake.pipelines.records import machine, versions
-from longtake.runtime.method import Method
 from longtake.video import write_bytes
 from longtake.video.writing import check_folder
 
@@ -45,7 +53,7 @@ class _Made:
 
 def compare(
     model: str | Path | Pipeline = "starter",
-    stacks: Sequence[str | Method | Sequence[Method | str]] = (),
+    stacks: Sequence[Given] = (),
     *,
     prompts: int | str | Path | Sequence[str] = 4,
     out: str | Path = "report",
@@ -70,7 +78,8 @@ def compare(
 
     Args:
         model: a name as `load` takes it, or a pipeline that is called as `VideoPipeline` is.
-        stacks: each as on the command line, "taylorseer:interval=4+cfg-interval", or a method, or a list of methods.
+        stacks: each as on the command line, "taylorseer:interval=4+cfg-interval" or the file of a profile, or a method, a
+            profile (`longtake.load_profile`), or a list of methods.
         prompts: a number, for captions of that many held-out scenes, a file, or the prompts.
         out: folder for the report, made in an existing one. Clips that an earlier comparison left in it, with the same
             settings, weights, versions and machine, are taken as they are.

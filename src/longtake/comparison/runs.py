@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from longtake.comparison.asking import Contender, Wanted
 from longtake.errors import BadOutput, BadRecipe, LongtakeError
@@ -32,7 +32,7 @@ from longtake.pipelines.records import (
     read_record,
     record_path,
     versions,
-    weights_hash,
+    weights_of,
 )
 from longtake.pipelines.schedulers import describe_scheduler
 from longtake.pipelines.video_pipeline import VideoOutput, VideoPipeline
@@ -95,7 +95,7 @@ class Runs:
 
     def __init__(self, pipe: Any, settings: Settings, folder: Path) -> None:
         self.pipe, self.settings, self.folder = pipe, settings, folder
-        self.weights: str = pipe.weights() if isinstance(pipe, VideoPipeline) else _weights(pipe)
+        self.weights = weights_of(pipe)
         self.memory_by_run = forget_peak_memory(torch.device(pipe.device))
         self._common = {
             "weights": self.weights,
@@ -107,10 +107,12 @@ class Runs:
         }
 
     def check(self, contender: Contender) -> None:
-        """Raise Unsupported where a method cannot work on this network."""
+        """Raise Unsupported where a method cannot work on this network, or a profile is not of these runs."""
         if contender.methods:
             try:
-                Stack(contender.methods).attach(self.pipe).detach()
+                stack = Stack(contender.methods, terms=contender.terms)
+                stack.admit(self.pipe, self.settings)
+                stack.attach(self.pipe).detach()
             except LongtakeError as error:
                 raise named(error, contender) from None
 
@@ -141,7 +143,7 @@ class Runs:
     def run(self, contender: Contender, wanted: Wanted, on_step: OnStep | None = None) -> VideoOutput:
         """Make a clip and keep nothing of it. A method that does nothing is no error here; its receipt says so."""
         s = self._settings(contender, wanted)
-        stack = Stack(contender.methods, allow_inert=True)
+        stack = Stack(contender.methods, allow_inert=True)  # its terms were checked before
         forget_peak_memory(torch.device(self.pipe.device))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*did nothing")
@@ -218,12 +220,6 @@ def forget_peak_memory(device: torch.device) -> bool:
     except OSError:
         return False
     return True
-
-
-def _weights(pipe: Any) -> str:
-    """Of a pipeline of diffusers, or of one around it."""
-    parts = getattr(pipe, "pipe", pipe).components
-    return weights_hash({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
 
 
 def _make_folder(folder: Path) -> None:

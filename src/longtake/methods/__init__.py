@@ -3,9 +3,11 @@
 import importlib
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
-from longtake.errors import BadInput, UnknownName, nearest
+from longtake.errors import BadInput, BadRecipe, Conflict, UnknownName, nearest
+from longtake.methods.profiles import Profile, alone, is_profile, load_profile
 from longtake.runtime.method import Method
 from longtake.runtime.stack import Stack
 
@@ -56,7 +58,7 @@ def parse_stack(text: str) -> list[Method]:
     return [parse_method(part) for part in text.split("+")]
 
 
-def apply(pipe: Any, *methods: Method | str, allow_inert: bool = False) -> Stack:
+def apply(pipe: Any, *methods: Method | Profile | str, allow_inert: bool = False) -> Stack:
     """Apply methods to a pipeline of ours or of diffusers, or to a network alone.
 
     with longtake.apply(pipe, TaylorSeer(interval=5), "cfg-interval:low=0.3") as stack:
@@ -67,13 +69,39 @@ def apply(pipe: Any, *methods: Method | str, allow_inert: bool = False) -> Stack
 
     Args:
         pipe: of ours or of diffusers.
-        methods: objects, or text as on the command line.
+        methods: objects, or text as on the command line; or one profile, or its file.
         allow_inert: a method that does nothing is a warning, not an error.
 
     Raises:
-        UnknownName, BadInput: see `parse_method`. Conflict, Unsupported: see `Stack`.
+        UnknownName, BadInput, BadRecipe, Conflict: see `as_stack`. Unsupported: see `Stack`; or a profile of other weights,
+        another dtype or scheduler. A run of other steps, guidance or size is refused when it is asked for.
     """
-    return Stack(as_methods(methods), allow_inert=allow_inert).attach(pipe)
+    return as_stack(methods, allow_inert=allow_inert).attach(pipe)
+
+
+def as_stack(given: Sequence[Method | Profile | str], *, allow_inert: bool = False) -> Stack:
+    """A stack that is not attached yet.
+
+    Args:
+        given: methods, some of them written as on the command line; or one profile, or its file (FILE.json).
+        allow_inert: a method that does nothing is a warning, not an error.
+
+    Raises:
+        UnknownName, BadInput: see `parse_method`. Conflict: see `Stack`, or a profile that is not alone. BadRecipe: a file
+        that is no profile, or one whose method has other settings now.
+    """
+    named = [part for one in given if isinstance(one, str) for part in (one, *one.split("+")) if is_profile(part)]
+    profiles = [one for one in given if isinstance(one, Profile)]
+    if not named and not profiles:
+        return Stack(as_methods([one for one in given if not isinstance(one, Profile)]), allow_inert=allow_inert)
+    only = given[0]
+    if len(given) > 1 or (isinstance(only, str) and "+" in only and not Path(only.strip()).is_file()):
+        raise Conflict(alone(given))
+    profile = only if isinstance(only, Profile) else load_profile(str(only).strip())
+    method = parse_method(profile.method)
+    if method.config() != profile.config:
+        raise BadRecipe(f"{profile} is of {profile.method} with settings that it has no longer: calibrate again")
+    return Stack([method], allow_inert=allow_inert, terms=[profile])
 
 
 def as_methods(given: Sequence[Method | str]) -> list[Method]:

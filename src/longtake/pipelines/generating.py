@@ -21,7 +21,7 @@ from longtake.pipelines.records import (
 from longtake.pipelines.schedulers import describe_scheduler, scheduler_described, scheduler_named, shift_of
 from longtake.pipelines.video_pipeline import VideoPipeline
 from longtake.runtime.method import Method
-from longtake.runtime.stack import Stack
+from longtake.runtime.stack import Stack, Terms
 
 OnStep = Callable[[int, int, int], None]
 """Called as on_step(clip, done, steps) after each step of each clip."""
@@ -56,6 +56,7 @@ def generate(
     device: str = "cpu",
     methods: Sequence[Method] = (),
     allow_inert: bool = False,
+    terms: Sequence[Terms] = (),
     on_step: OnStep | None = None,
 ) -> list[Files]:
     """Make `count` clips with seeds seed, seed + 1, ... and write each with its record.
@@ -66,7 +67,8 @@ def generate(
         out: .mp4, .mov or .mkv in an existing folder; with `count` above 1 each name gets its number, clip-0.mp4.
         image, last_image, continue_from: files.
         scheduler: as `schedulers.scheduler_named`, with the shift of the model's own; None is the model's own.
-        methods: that change how the network is run; allow_inert: one that does nothing is a warning, not an error.
+        methods: that change how the network is run; allow_inert: one that does nothing is a warning, not an error; terms:
+            of the profile that they come from (`longtake.methods.as_stack` gives both).
 
     Each clip is a run of its own, so that its record alone makes it again.
 
@@ -78,9 +80,7 @@ def generate(
     paths = _numbered(Path(out), count)
     for path in paths:
         check_output(path, frames=(frames or 1) * count, height=height or 1, width=width or 1)
-    stack = Stack(
-        methods, allow_inert=allow_inert
-    )  # methods that cannot be combined are refused before anything is loaded
+    stack = Stack(methods, allow_inert=allow_inert, terms=terms)  # what cannot be combined is refused before loading
     pipe = load(model, dtype=dtype, device=device)
     asked = zip((frames, height, width), pipe.config.clip_size, strict=True)
     frames, height, width = (own if size is None else size for size, own in asked)

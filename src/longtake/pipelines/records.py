@@ -203,6 +203,15 @@ def weights_hash(networks: Mapping[str, nn.Module], *, dtype: torch.dtype | None
     return digest.hexdigest()
 
 
+def weights_of(pipe: Any) -> str:
+    """SHA-256 over all networks of a pipeline of ours, of diffusers, or around one of diffusers."""
+    own = getattr(pipe, "weights", None)
+    if callable(own):
+        return str(own())
+    parts = getattr(pipe, "pipe", pipe).components
+    return weights_hash({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
+
+
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:

@@ -179,12 +179,16 @@ class VideoPipeline(DiffusionPipeline):
         Raises:
             BadInput, BadSize, BadImage, BadVideo: an argument out of its range, before any network runs.
             InertMethod: a method that is applied (`longtake.apply`) did nothing.
+            Unsupported: a profile is applied that was calibrated for another run than this.
         """
         asked = zip((frames, height, width), self.config.clip_size, strict=True)
         frames, height, width = (own if size is None else size for size, own in asked)
         settings = Settings(prompt, negative_prompt, frames, height, width, steps, guidance, seed, count)
         shape = self.check(settings)
         self.check_tokenizer()
+        stack = stack_of(self.transformer)
+        if stack is not None:
+            stack.admit(self, settings)
         given, settings, notes = self._read_given(settings, image, last_image, continue_from)
         device = self._execution_device
         if device.type == "cuda":
@@ -193,7 +197,6 @@ class VideoPipeline(DiffusionPipeline):
         clock = Clock(device)
         conditions = self._conditions(settings, self._frame_condition(given, shape, frames))
         text_seconds = clock.lap()
-        stack = stack_of(self.transformer)
         latents = self._denoise(settings, shape, conditions, on_step, stack)
         receipts = () if stack is None else tuple(one.to_json() for one in stack.close())
         denoise_seconds = clock.lap()

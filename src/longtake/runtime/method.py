@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from longtake.runtime.knobs import Knob
 from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
 from longtake.runtime.receipts import Receipt
 from longtake.runtime.seam import Attend
@@ -77,10 +78,12 @@ class Method:
         name: as it is written on the command line.
         forms: settings, as they are written there, with which it acts at another level than with its defaults; each is a
             row of its own in the matrix of what goes with what.
+        knobs: settings that `longtake calibrate` searches; none for a method that there is nothing to calibrate in.
     """
 
     name: ClassVar[str]
     forms: ClassVar[tuple[str, ...]] = ()
+    knobs: ClassVar[tuple[Knob, ...]] = ()
 
     def rank(self) -> str:
         """How far out it acts, one of RANKS."""

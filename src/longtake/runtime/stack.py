@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -25,6 +25,14 @@ GUIDANCE = "guidance"
 """Branch under which guidance is counted."""
 WEIGHTS = "weights"
 """Branch under which replaced layers are counted."""
+
+
+class Terms(Protocol):
+    """On what a stack may be used, where that is not everywhere: a profile of a calibration, for example."""
+
+    def check(self, pipe: Any, settings: Any = None) -> None:
+        """Raise Unsupported for a pipeline, or for what a run of it is asked for (`longtake.pipelines.records.Settings`)."""
+        ...
 
 
 def arrange(methods: Sequence[Method]) -> list[Method]:
@@ -64,6 +72,7 @@ class Stack:
     Args:
         methods: in any order.
         allow_inert: warn of a method that did nothing instead of raising.
+        terms: that pipelines and their runs are checked against.
 
     Attributes:
         weights: hash of our pipeline's weights without any method.
@@ -73,9 +82,10 @@ class Stack:
         Conflict: see `arrange`.
     """
 
-    def __init__(self, methods: Sequence[Method], *, allow_inert: bool = False) -> None:
+    def __init__(self, methods: Sequence[Method], *, allow_inert: bool = False, terms: Sequence[Terms] = ()) -> None:
         self.methods = arrange(methods)
         self.allow_inert = allow_inert
+        self.terms = tuple(terms)
         self.store = Store()
         self.conductors: list[Conductor] = []
         self.ledgers: OrderedDict[int, Ledger] = OrderedDict()
@@ -99,6 +109,7 @@ class Stack:
         """
         if self.conductors:
             raise Unsupported("this stack is attached already; detach it first, or make another")
+        self.admit(pipe)
         if views is None:
             networks = {"transformer": pipe} if isinstance(pipe, nn.Module) else _networks(pipe)
             views = [view_of(network, name) for name, network in networks.items()]
@@ -187,6 +198,11 @@ class Stack:
             return made
 
         return go(0, cond, null)
+
+    def admit(self, pipe: Any, settings: Any = None) -> None:
+        """Raise Unsupported for a pipeline, or for settings of a run, that the stack's terms do not allow."""
+        for terms in self.terms:
+            terms.check(pipe, settings)
 
     def begin(self) -> int:
         """Number of a new run."""

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from longtake.errors import BadInput, Unsupported
 from longtake.runtime.calibrators import forecast, known, remember
+from longtake.runtime.knobs import Knob
 from longtake.runtime.method import Block, Here, Method
 from longtake.runtime.nouns import Site
 from longtake.runtime.ranges import Span, enter, leave, skip
@@ -52,6 +53,10 @@ class DeltaDiT(Method):
     """
 
     name: ClassVar[str] = "delta-dit"
+    knobs: ClassVar[tuple[Knob, ...]] = (
+        Knob("speedup", (1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5)),
+        Knob("interval", (2, 3, 4), ordered=False),  # fewer blocks are skipped on more steps, for the same speedup
+    )
 
     interval: int = 2
     skipped: int = 0

@@ -19,6 +19,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from longtake.errors import BadInput, Unsupported
+from longtake.runtime.knobs import Knob
 from longtake.runtime.method import Block, Here, Method
 from longtake.runtime.nouns import Site
 from longtake.runtime.ranges import Span, enter, leave, skip
@@ -36,6 +37,7 @@ class FirstBlock(Method):
     """
 
     name: ClassVar[str] = "first-block"
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("threshold", (0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.32, 0.5)),)
 
     threshold: float = 0.1
     warmup: int = 1

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from longtake.errors import BadInput, Unsupported
 from longtake.runtime.calibrators import BASES, forecast, known, remember
+from longtake.runtime.knobs import Knob
 from longtake.runtime.method import Block, Here, Method
 from longtake.runtime.nouns import Site
 from longtake.runtime.ranges import Span, enter, leave, skip
@@ -63,6 +64,10 @@ class TaylorSeer(Method):
 
     name: ClassVar[str] = "taylorseer"
     forms: ClassVar[tuple[str, ...]] = ("granularity=range", "granularity=output")
+    knobs: ClassVar[tuple[Knob, ...]] = (
+        Knob("interval", (2, 3, 4, 5, 6, 7, 8)),
+        Knob("order", (0, 1, 2, 3), ordered=False),  # costs next to nothing; which is best depends on the interval
+    )
 
     interval: int = 5
     order: int = 1

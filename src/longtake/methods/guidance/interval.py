@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from longtake.errors import BadInput
+from longtake.runtime.knobs import Knob
 from longtake.runtime.method import Method
 from longtake.runtime.nouns import StepInfo
 
@@ -21,6 +22,10 @@ class GuidanceInterval(Method):
     """
 
     name: ClassVar[str] = "cfg-interval"
+    knobs: ClassVar[tuple[Knob, ...]] = (
+        Knob("low", (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)),
+        Knob("high", (0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)),
+    )
 
     low: float = 0.15
     high: float = 0.9

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from longtake.errors import BadInput
 from longtake.layers.linear import linear
+from longtake.runtime.knobs import Knob
 from longtake.runtime.method import Method
 from longtake.runtime.nouns import Site
 from longtake.runtime.receipts import Receipt
@@ -50,6 +51,7 @@ class MinMaxWeights(Method):
     """
 
     name: ClassVar[str] = "minmax8"
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("bits", (8, 7, 6, 5, 4, 3, 2)),)
 
     bits: int = 8
     keep: str = "modulation|projection.linear"

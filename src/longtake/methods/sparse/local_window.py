@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from longtake.errors import BadInput
+from longtake.runtime.knobs import Knob
 from longtake.runtime.method import Here, Method
 from longtake.runtime.nouns import AttnCall, Site, TokenGrid
 
@@ -26,6 +27,11 @@ class LocalWindow(Method):
     """
 
     name: ClassVar[str] = "local-window"
+    knobs: ClassVar[tuple[Knob, ...]] = (
+        Knob("rows", (16, 12, 8, 6, 4, 3, 2, 1)),
+        Knob("columns", (16, 12, 8, 6, 4, 3, 2, 1)),
+        Knob("frames", (16, 12, 8, 6, 4, 3, 2, 1)),
+    )
 
     frames: int = -1
     rows: int = 2

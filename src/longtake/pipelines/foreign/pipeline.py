@@ -134,7 +134,7 @@ class ForeignPipeline:
 
         Raises:
             BadInput, BadSize: an argument out of its range, before any network runs.
-            Unsupported: a scheduler that the family does not work with.
+            Unsupported: a scheduler that the family does not work with, or a profile of another run than this.
             InertMethod: a method that is applied did nothing.
         """
         settings = self.settings(
@@ -149,6 +149,8 @@ class ForeignPipeline:
             count=count,
         )
         denoiser, stack = self.denoiser(embedded_guidance), self.stack()
+        if stack is not None:
+            stack.admit(self, settings)
         clock = Clock(self.device)
         start = self.prepare(settings, guided=settings.guidance != 1 or (stack is not None and stack.guides_at_all))
         text_seconds = clock.lap()
