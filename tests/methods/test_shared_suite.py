@@ -34,7 +34,7 @@ IDENTITY = {
     "attention-maps": ["attention-maps"],
 }
 """Settings with which the output stays what it is."""
-GUIDING = {"cfg-interval", "apg"}  # they act where predictions meet, see test_guidance.py
+GUIDING = {"cfg-interval", "apg", "w2sd"}  # they act in our sampling loop: tests/methods/guidance and sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
 FAMILY = pytest.mark.parametrize("family", FAMILIES)

@@ -75,6 +75,7 @@ SETTINGS = {
     "local-window": "local-window:rows=0",
     "minmax8": "minmax8:bits=4",
     "attention-maps": "attention-maps",
+    "w2sd": "w2sd:pair=method,weak_method=local-window:rows=0",
 }
 
 
@@ -87,6 +88,8 @@ def test_every_method_works_on_it(name):
         made = run(network, noise)
         if name in ("cfg-interval", "apg"):  # they act where predictions meet, wherever these come from
             made = _guided(stack, noise)
+        if name == "w2sd":  # before steps of our sampling loop
+            made = _sampled(stack, network, noise)
     (receipt,) = stack.receipts
     assert receipt.acted
     assert receipt.sites > 0
@@ -104,6 +107,21 @@ def _guided(stack, noise):
         return noise
     cond, null = torch.randn(2, 1, 4, 2, 3, 3)
     return stack.guide(info, cond, null, cond, lambda cond, null: null)
+
+
+def _sampled(stack, network, noise):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from longtake.diffusion.conditions import Conditions
+    from longtake.diffusion.sampling import sample
+
+    def denoise(x, info, given):
+        stack.conductors[0].announced = info  # as whoever calls a network for a loop does
+        return network(x.flatten(2).transpose(1, 2), torch.full((1,), info.t)).transpose(1, 2).unflatten(2, GRID)
+
+    x = noise.transpose(1, 2).unflatten(2, GRID)
+    made = sample(denoise, FlowMatchEulerDiscreteScheduler(), x, Conditions(), steps=6, stack=stack)
+    return made.flatten(2).transpose(1, 2)
 
 
 def test_costs_are_those_of_its_layers():

@@ -9,6 +9,7 @@ and the velocity is turned into what the scheduler expects: noise, data, or sqrt
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
@@ -20,8 +21,10 @@ from torch import Tensor
 from longtake.diffusion.conditions import Conditions
 from longtake.diffusion.flow import TIMESTEPS
 from longtake.diffusion.guidance import Guider
-from longtake.errors import BadInput
+from longtake.diffusion.reversing import LinearStep, check_reversible, forget, levels, step_between
+from longtake.errors import BadInput, Unsupported
 from longtake.runtime import StepInfo
+from longtake.runtime.looping import Variant
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -82,6 +85,9 @@ def sample(
     generators: Sequence[torch.Generator] | None = None,
     on_step: Callable[[StepInfo, Tensor], None] | None = None,
     stack: "Stack | None" = None,
+    encode: Callable[[str], Conditions] | None = None,
+    model_at: Callable[[float], str] | None = None,
+    clamp: Callable[[Tensor, float], Tensor] | None = None,
 ) -> Tensor:
     """Sample a batch of clips.
 
@@ -97,7 +103,10 @@ def sample(
             two ("cond", "uncond").
         generators: one per clip, for schedulers that add noise in their steps.
         on_step: called with (info, latents after the step) after each step; what it raises ends the run.
-        stack: methods that are attached to the network; those that guide are asked here.
+        stack: methods that are attached to the network; those that guide, or act before a step, are asked here.
+        encode: the batch's conditions with another prompt, for methods that compare prompts.
+        model_at: name of the network that makes the step at a timestep; None = one makes them all.
+        clamp: (sample behind a step, sigma of its noise level) -> the sample with what is given of the clip put back.
 
     Returns:
         (B, C, T, H, W) float32, clean latents.
@@ -109,7 +118,7 @@ def sample(
         raise BadInput(f"{steps} sampling steps; use at least 1")
     kind = prediction_kind(scheduler)
     learned = str(scheduler.config.get("variance_type", "")).startswith("learned")
-    velocity_at = _guided(denoiser, cond, null, guider, batched, stack)
+    velocity_at = _guided(denoiser, cond, null, guider, batched, stack, encode)
     run = 0 if stack is None else stack.begin()
     accepts = signature(scheduler.step).parameters
     extra = {"generator": list(generators)} if generators is not None and "generator" in accepts else {}
@@ -119,12 +128,17 @@ def sample(
     x = noise.float() * getattr(scheduler, "init_noise_sigma", 1.0)
     total, trained = len(scheduler.timesteps), scheduler.config.num_train_timesteps
     for index, t in enumerate(scheduler.timesteps):
-        if kind == "flow":
-            alpha, point, sigma = 0.0, x, float(scheduler.sigmas[index])
-        else:
-            alpha, point, sigma = _onto_flow(scheduler, index, t, x)
-        info = StepInfo(run, index, total, float(t), float(t) / trained, sigma, "cond")
-        made = velocity_at(point, info)
+        alpha, point, sigma = _located(scheduler, kind, index, t, x)
+        model = "transformer" if model_at is None else model_at(float(t))
+        info = StepInfo(run, index, total, float(t), float(t) / trained, sigma, "cond", model)
+        if stack is not None and stack.steers:
+            loop = Loop(scheduler, kind, info, velocity_at, model_at, clamp)
+            moved = stack.before_step(info, x, loop)
+            if moved is not x:
+                x = moved
+                forget(scheduler)
+                alpha, point, sigma = _located(scheduler, kind, index, t, x)
+        made = velocity_at(point, info, None)
         velocity, code = made[:, : x.shape[1]], made[:, x.shape[1] :]
         output = velocity if kind == "flow" else _from_velocity(kind, velocity, point, sigma, alpha)
         if learned:
@@ -137,9 +151,65 @@ def sample(
             x = point - sigma * velocity  # DEIS and SA stop above 0 and would leave noise: take the data predicted here
         else:
             x = scheduler.step(output, t, x, return_dict=False, **extra)[0]
+        if clamp is not None:
+            x = clamp(x, levels(scheduler, kind, index)[1].sigma)
         if on_step is not None:
             on_step(info, x)
     return x
+
+
+class Loop:
+    """The loop as methods of the sampler see it before a step: `longtake.runtime.looping.SamplingLoop`.
+
+    Args:
+        scheduler: with its timesteps set. kind: as `prediction_kind`.
+        info: of the coming step. velocity_at: as `_guided` makes it. model_at, clamp: as `sample`.
+    """
+
+    def __init__(
+        self,
+        scheduler: "SchedulerMixin",
+        kind: str,
+        info: StepInfo,
+        velocity_at: "Guided",
+        model_at: Callable[[float], str] | None,
+        clamp: Callable[[Tensor, float], Tensor] | None,
+    ) -> None:
+        self._scheduler, self._kind, self._info = scheduler, kind, info
+        self._velocity_at, self._model_at, self._clamp = velocity_at, model_at, clamp
+
+    @property
+    def step(self) -> LinearStep:
+        """The coming step, which is never the last. Raises Unsupported for a scheduler whose steps cannot be undone."""
+        check_reversible(self._scheduler)
+        return step_between(self._kind, *levels(self._scheduler, self._kind, self._info.s))
+
+    def predict(self, x: Tensor, variant: Variant) -> Tensor:
+        """What the scheduler takes, at the sample x and the timestep of the coming step.
+
+        Raises:
+            BadInput: a strength of guidance in a run without. Unsupported: a prompt where none can be encoded.
+        """
+        t = self._scheduler.timesteps[self._info.s]
+        alpha, point, sigma = _located(self._scheduler, self._kind, self._info.s, t, x)
+        info = replace(self._info, branch=variant.branch, extra=True)
+        velocity = self._velocity_at(point, info, variant)[:, : x.shape[1]]
+        return velocity if self._kind == "flow" else _from_velocity(self._kind, velocity, point, sigma, alpha)
+
+    def clamp(self, x: Tensor, *, after: bool) -> Tensor:
+        """What is given of the clip put back, at the noise level before or after the step."""
+        if self._clamp is None:
+            return x
+        return self._clamp(x, levels(self._scheduler, self._kind, self._info.s)[after].sigma)
+
+    def hands_over(self) -> bool:
+        """Whether another network makes the step after this one."""
+        later = self._scheduler.timesteps[self._info.s + 1 :]
+        return self._model_at is not None and len(later) > 0 and self._model_at(float(later[0])) != self._info.model
+
+
+Guided = Callable[[Tensor, StepInfo, Variant | None], Tensor]
+"""(point, info whose branch is "cond" or the variant's, variant) -> guided velocity, of one run."""
 
 
 def _guided(
@@ -149,32 +219,65 @@ def _guided(
     guider: Guider | None,
     batched: bool,
     stack: "Stack | None",
-) -> Callable[[Tensor, StepInfo], Tensor]:
-    """(point, info of the "cond" branch) -> guided velocity, of one run."""
-    if null is None or guider is None or (guider.scale == 1 and not (stack and stack.guides_at_all)):
-        return lambda point, info: denoiser(point, info, cond)
-    memory: dict[str, Tensor] = {}
-    both = null.join(cond) if batched else None
+    encode: Callable[[str], Conditions] | None,
+) -> Guided:
+    """Guidance of one run, for its ordinary predictions and for variants of them."""
+    both_at_hand = (
+        null is not None and guider is not None and (guider.scale != 1 or bool(stack and stack.guides_at_all))
+    )
+    memories: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    prompts: dict[str | None, tuple[Conditions, Conditions | None]] = {}
 
-    def velocity_at(point: Tensor, info: StepInfo) -> Tensor:
-        if stack is not None and not stack.guides(info):
-            return denoiser(point, info, cond)
+    def conditions(prompt: str | None) -> tuple[Conditions, Conditions | None]:
+        """With the prompt, and both, where both predictions are made in one forward."""
+        if prompt not in prompts:
+            if prompt is not None and encode is None:
+                raise Unsupported(f"the prompt '{prompt}' cannot be encoded by this sampling loop; call the pipeline")
+            own = cond if prompt is None or encode is None else encode(prompt)
+            prompts[prompt] = own, null.join(own) if both_at_hand and batched and null is not None else None
+        return prompts[prompt]
+
+    def velocity_at(point: Tensor, info: StepInfo, variant: Variant | None) -> Tensor:
+        own, both = conditions(None if variant is None else variant.prompt)
+        how, with_both = guider, both_at_hand
+        if variant is not None and variant.guidance is not None:
+            how, with_both = _of_strength(guider if both_at_hand else None, variant.guidance), variant.guidance != 1
+        if null is None or how is None or not with_both or (stack is not None and not stack.guides(info)):
+            if stack is not None:
+                stack.evaluated(info, 1)
+            return denoiser(point, info, own)
+        if stack is not None:
+            stack.evaluated(info, 2)
         if both is None:
-            with_prompt = denoiser(point, info, cond)
-            without = denoiser(point, replace(info, branch="uncond"), null)
+            with_prompt = denoiser(point, info, own)
+            without = denoiser(
+                point, replace(info, branch="uncond" if variant is None else f"{variant.branch}.uncond"), null
+            )
         else:
-            together = denoiser(torch.cat([point, point]), replace(info, branch="cond_uncond"), both)
+            branch = "cond_uncond" if variant is None else variant.branch
+            together = denoiser(torch.cat([point, point]), replace(info, branch=branch), both)
             without, with_prompt = together.chunk(2)
         channels = point.shape[1]  # a variance is not guided: it stays as it is with the prompt
+        memory = memories["" if variant is None else variant.branch]
 
         def guide(cond: Tensor, null: Tensor) -> Tensor:
-            return guider(cond, null, point, info.sigma or 0.0, memory)
+            return how(cond, null, point, info.sigma or 0.0, memory)
 
         pair = with_prompt[:, :channels], without[:, :channels]
         guided = guide(*pair) if stack is None else stack.guide(info, *pair, point, guide)
         return torch.cat([guided, with_prompt[:, channels:]], dim=1)
 
     return velocity_at
+
+
+def _of_strength(guider: Guider | None, strength: float) -> Guider:
+    """The run's guider at another strength."""
+    if guider is None:
+        raise BadInput(
+            f"a strength of guidance of {strength:g} is asked for in a run without guidance, whose prediction without the "
+            "prompt is not at hand; run with a guidance other than 1, or leave that strength out"
+        )
+    return replace(guider, scale=strength)  # type: ignore[type-var]
 
 
 def prediction_kind(scheduler: "SchedulerMixin") -> str:
@@ -203,6 +306,13 @@ def prediction_kind(scheduler: "SchedulerMixin") -> str:
         if config.get(option):
             raise BadInput(f"{name} has {option}=True, made for pixels in [-1, 1]; use {option}=False on latents")
     return kind
+
+
+def _located(scheduler: "SchedulerMixin", kind: str, index: int, t: Tensor, x: Tensor) -> tuple[float, Tensor, float]:
+    """(a, point on the flow's path, its sigma) of a sample; a is 0 for flow matching, which has no use for it."""
+    if kind == "flow":
+        return 0.0, x, float(scheduler.sigmas[index])
+    return _onto_flow(scheduler, index, t, x)
 
 
 def _onto_flow(scheduler: "SchedulerMixin", index: int, t: Tensor, x: Tensor) -> tuple[float, Tensor, float]:

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from longtake.errors import BadInput, BadRecipe, Conflict, UnknownName, nearest
 from longtake.methods.profiles import Profile, alone, is_profile, load_profile
@@ -19,6 +19,7 @@ METHODS: dict[str, str] = {
     "minmax8": "quantization.minmax:MinMaxWeights",
     "cfg-interval": "guidance.interval:GuidanceInterval",
     "apg": "guidance.apg:ProjectedGuidance",
+    "w2sd": "sampling.w2sd:W2SD",
     "attention-maps": "observers.attention_maps:AttentionMaps",
 }
 """Name -> module below this package, and class."""
@@ -110,6 +111,7 @@ def as_methods(given: Sequence[Method | str]) -> list[Method]:
 
 
 def _value(method: str, key: str, text: str, kind: Any) -> Any:
+    kind = next((one for one in get_args(kind) if one is not type(None)), kind)  # of a setting that may be left open
     try:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]

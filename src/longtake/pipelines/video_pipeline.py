@@ -329,6 +329,7 @@ class VideoPipeline(DiffusionPipeline):
             guider=CFG(settings.guidance),
             generators=generators,
             stack=stack,
+            encode=lambda prompt: self._conditions(replace(settings, prompt=prompt, guidance=1.0), cond.frames)[0],
             on_step=None if on_step is None else lambda info, _: on_step(info.s + 1, info.S or settings.steps),
         )
 

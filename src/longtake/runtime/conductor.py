@@ -1,6 +1,6 @@
 """Runs the methods of a stack on one network: it hooks the network's places, and asks the methods there in their order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,8 @@ class Conductor:
                     self._place(feeder, "feeder", self._around_feeder(part, feeder), bounds, sites=False)
             for bound in self.bounds:
                 method = bound.method
-                if any(method.overrides(name) for name in ("predict", "guide", "guides")) and method.wants(WHOLE):
+                whole = ("predict", "guide", "guides", "before_step")
+                if any(method.overrides(name) for name in whole) and method.wants(WHOLE):
                     self.sites[bound.number] += 1
             self._place(self.view.network, "network", self._around_network, self.bounds, sites=False, always=True)
         except BaseException:
@@ -211,7 +212,7 @@ class Conductor:
         before, self.call = self.call, _Call(info, self.view.grid(given), ledger, ledger.costs.get(kind), kept, steps)
         try:
             self._plan()
-            asked = [b for b in self.bounds if b.method.overrides("predict") and b.method.wants(WHOLE)]
+            asked = self._acting([b for b in self.bounds if b.method.overrides("predict") and b.method.wants(WHOLE)])
 
             def go(i: int) -> Any:
                 if i == len(asked):
@@ -237,8 +238,13 @@ class Conductor:
         t = float(torch.as_tensor(timestep).max())  # given frames and clips may be at 0 while the rest is on its way
         return self.stack.steps.next(t, context_of(self.view.network), self.view.model)
 
+    def _acting(self, bounds: Sequence[Bound]) -> list[Bound]:
+        """Those of the methods that act in the call that is going on."""
+        assert self.call is not None
+        return [b for b in bounds if b.method.acts_in(self.call.info)]
+
     def _plan(self) -> None:
-        for bound in self.bounds:
+        for bound in self._acting(self.bounds):
             here = self.here(bound, WHOLE)
             if "plan" not in here.step:
                 here.step["plan"] = bound.method.plan(here)
@@ -263,7 +269,8 @@ class Conductor:
             call.ledger.unknown = True
         else:
             total, saved = call.costs.total, sum(call.costs.of(*names) for names in call.saved)
-            call.ledger.dense += 2 * total if call.info.s in call.ledger.alone else total
+            if not call.info.extra:  # a run without any method has none of these
+                call.ledger.dense += 2 * total if call.info.s in call.ledger.alone else total
             call.ledger.done += total - saved + call.extra
 
     def _around_block(self, block: BlockAt) -> Callable[..., Any]:
@@ -273,7 +280,7 @@ class Conductor:
         def around(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             if self.call is None:
                 return original(*args, **kwargs)
-            given = names.by_name(args, kwargs)
+            given, bounds = names.by_name(args, kwargs), self._acting(bounds)
 
             def go(i: int, h: Tensor, text: Tensor | None) -> Block:
                 if i == len(bounds):
@@ -301,7 +308,7 @@ class Conductor:
         def around(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             if self.call is None:
                 return original(*args, **kwargs)
-            x = _first(args, kwargs)
+            x, bounds = _first(args, kwargs), self._acting(bounds)
 
             def go(i: int) -> Any:
                 if i == len(bounds):
@@ -319,7 +326,7 @@ class Conductor:
         """A module that works for one part alone gives a stand-in of the right shape where that part is skipped."""
 
         def around(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-            if self.call is None or not any(b.method.skips(self.here(b, part.site)) for b in bounds):
+            if self.call is None or not any(b.method.skips(self.here(b, part.site)) for b in self._acting(bounds)):
                 return original(*args, **kwargs)
             x = _first(args, kwargs)
             if hasattr(module, "out_features"):
@@ -334,6 +341,7 @@ class Conductor:
 
         def through(bounds: list[Bound], call: AttnCall, dense: Dense, number: int, lse: bool = False) -> Any:
             assert self.call is not None
+            bounds = self._acting(bounds)
             own = replace(site, name=f"{site.name}#{number}") if number else site
             name, counter, kernel = scores(site.name, number), self.call.counting, ""
 

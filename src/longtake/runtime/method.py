@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from longtake.runtime.knobs import Knob
+from longtake.runtime.looping import SamplingLoop
 from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
 from longtake.runtime.receipts import Receipt
 from longtake.runtime.seam import Attend
@@ -20,6 +21,8 @@ from longtake.runtime.views import ModelView
 
 RANKS = ("sampler", "guidance", "output", "range", "part", "tokens", "control", "attention", "linear", "observer")
 """From the outermost to the innermost; methods of one stack are sorted by it, whatever order they were named in."""
+CACHES = ("output", "range", "part")
+"""Ranks of methods that use again what was computed on earlier steps."""
 
 
 @dataclass
@@ -103,6 +106,17 @@ class Method:
     def wants(self, site: Site) -> bool:
         """Whether the method has to do with a site of a kind for which it overrides the function below."""
         return True
+
+    def acts_in(self, info: StepInfo) -> bool:
+        """Whether it acts in a call at all. Caches do not in extra ones: what those compare would drown in their error."""
+        return not (info.extra and self.rank() in CACHES)
+
+    def before_step(self, here: Here, x: Tensor, loop: SamplingLoop) -> Tensor:
+        """Move the sample (B, C, T, H, W) before our sampling loop makes a step from it; `here.changed()` says that it did.
+
+        `loop` gives the deterministic step, its inverse, and predictions beside the ordinary ones.
+        """
+        return x
 
     def plan(self, here: Here) -> Any:
         """Decide once for a step, before its first branch; what it returns is `here.plan` for the rest of the step."""

@@ -33,6 +33,7 @@ class StepInfo:
         branch: which forward inside the step: "cond", "uncond", "cond_uncond" (batched guidance), ...
         model: which network of the pipeline: "transformer", "transformer_2".
         chunk: index of the window in long video.
+        extra: a call beside those of the ordinary steps, that a method of the sampler asks for.
     """
 
     run: int
@@ -44,6 +45,7 @@ class StepInfo:
     branch: str
     model: str = "transformer"
     chunk: int = 0
+    extra: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from longtake.errors import Conflict, InertMethod, Unsupported
 from longtake.runtime.conductor import WHOLE, Conductor
 from longtake.runtime.hooks import conductor_of
 from longtake.runtime.ledger import Ledger
+from longtake.runtime.looping import SamplingLoop
 from longtake.runtime.method import RANKS, Here, Method
 from longtake.runtime.nouns import StepInfo, TokenGrid
 from longtake.runtime.receipts import Receipt
@@ -23,6 +24,8 @@ from longtake.runtime.views import ModelView, view_of
 NETWORKS = ("transformer", "transformer_2")
 GUIDANCE = "guidance"
 """Branch under which guidance is counted."""
+SAMPLER = "sampler"
+"""Branch under which steps are counted, by methods that act before them."""
 WEIGHTS = "weights"
 """Branch under which replaced layers are counted."""
 
@@ -160,6 +163,35 @@ class Stack:
         """Whether a method guides, so that both predictions are needed whatever the pipeline's own scale is."""
         return any(method.overrides("guide") for method in self.methods)
 
+    @property
+    def steers(self) -> bool:
+        """Whether a method acts before steps of the sampler."""
+        return any(method.overrides("before_step") for method in self.methods)
+
+    def before_step(self, info: StepInfo, x: Tensor, loop: SamplingLoop) -> Tensor:
+        """The sample (B, C, T, H, W) from which a step of the sampler is made."""
+        view = next((c.view for c in self.conductors if c.view.model == info.model), self.conductors[0].view)
+        info, grid = replace(info, branch=SAMPLER), TokenGrid(*x.shape[2:])
+        for number, (method, receipt) in enumerate(zip(self.methods, self.ledger(info.run).receipts, strict=True)):
+            if not method.overrides("before_step"):
+                continue
+            state, step = self.store.at(number, info, SAMPLER), self.store.step(number, info)
+            here = Here(info, WHOLE, view, grid, state, state, step, receipt)
+            x = method.before_step(here, x, loop)
+            counts = receipt.count(SAMPLER)
+            if here.other_way:
+                counts.changed += 1
+            else:
+                counts.computed += 1
+        return x
+
+    def evaluated(self, info: StepInfo, predictions: int) -> None:
+        """Count a prediction of the loop, guided or not, which took one or two of the network."""
+        for method, receipt in zip(self.methods, self.ledger(info.run).receipts, strict=True):
+            if method.overrides("before_step"):
+                for note, count in (("evaluations", 1), ("predictions", predictions)):
+                    receipt.notes[note] = receipt.notes.get(note, 0) + count
+
     def guides(self, info: StepInfo) -> bool:
         """Whether a step needs the prediction without the prompt; where it does not, who said so is noted."""
         needed = True
@@ -169,7 +201,7 @@ class Stack:
                 needed = False
             elif method.overrides("guides"):
                 receipt.count(GUIDANCE).computed += 1
-        if not needed:
+        if not needed and not info.extra:
             self.ledger(info.run).alone.add(info.s)
         return needed
 
@@ -179,7 +211,7 @@ class Stack:
         """The guided velocity of a step: the methods that guide, then the pipeline's own way."""
         view = self.conductors[0].view
         grid = TokenGrid(*x.shape[2:])
-        info = replace(info, branch=GUIDANCE)
+        info = replace(info, branch=f"{info.branch}.{GUIDANCE}" if info.extra else GUIDANCE)
         asked = [(i, method) for i, method in enumerate(self.methods) if method.overrides("guide")]
 
         def go(place: int, cond: Tensor, null: Tensor) -> Tensor:

@@ -165,6 +165,8 @@ class ForeignPipeline:
             batched=self.dialect.batched,
             generators=start.generators,
             stack=stack,
+            encode=lambda prompt: self.dialect.encode(prompt, None)[0].expand(settings.count),
+            model_at=lambda t: self.dialect.network_at(t)[0],
             on_step=None if on_step is None else lambda info, _: on_step(info.s + 1, info.S or settings.steps),
         )
         receipts = () if stack is None else tuple(one.to_json() for one in stack.close())

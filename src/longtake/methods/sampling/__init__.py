@@ -1,0 +1,1 @@
+"""Methods that act before a step of the sampler, on the sample itself."""
