@@ -1,8 +1,10 @@
-"""Networks that another network was converted to: how they keep its configuration beside their own."""
+"""Networks that another network was converted to: how they keep its configuration beside their own, and what they did."""
 
 from typing import Any
 
 from diffusers.configuration_utils import FrozenDict
+
+from longtake.runtime.receipts import Receipt
 
 
 class Converted:
@@ -18,6 +20,13 @@ class Converted:
     def config(self) -> FrozenDict:
         """The base's configuration, and this network's own."""
         return FrozenDict({**self._internal_dict["base"], **self._internal_dict})
+
+    def receipt(self) -> Receipt | None:
+        """What its calls without gradients did since this was last asked; None when there were none, or nothing to say.
+
+        A pipeline asks before a run and behind it.
+        """
+        return None
 
     def keep(self, **own: Any) -> None:
         """Leave these alone in what is saved, now that the base has written its own beside them."""

@@ -18,6 +18,7 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from longtake.backbones.converted import Converted
 from longtake.backbones.latte import Latte
 from longtake.backbones.waver import HybridStreamDiT
 from longtake.diffusion.conditions import Conditions, FrameMask, given_frames
@@ -199,6 +200,8 @@ class VideoPipeline(DiffusionPipeline):
         text_seconds = clock.lap()
         latents = self._denoise(settings, shape, conditions, on_step, stack)
         receipts = () if stack is None else tuple(one.to_json() for one in stack.close())
+        own = self.transformer.receipt() if isinstance(self.transformer, Converted) else None
+        receipts += () if own is None else (own.to_json(),)
         denoise_seconds = clock.lap()
         pixels = torch.cat(list(self.tokenizer.decode_stream(latents)), dim=2)
         seconds = Seconds(text_seconds, denoise_seconds, clock.lap())

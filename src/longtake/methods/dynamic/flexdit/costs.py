@@ -1,13 +1,15 @@
-"""Multiply-accumulates: the paper's formulas for images, and a count of any converted network at each step."""
+"""What it costs: the paper's formulas for images, a count of any converted network, and the tokens of a run's calls."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from longtake.methods.dynamic.flexdit.density import STEPS, Layout
+from longtake.methods.dynamic.flexdit.density import STEPS, Density, Layout
+from longtake.runtime import TokenGrid
 from longtake.runtime.macs import counting
+from longtake.runtime.receipts import Counts, Receipt
 from longtake.runtime.views import view_of
 
 
@@ -66,3 +68,36 @@ def mac_report(network: nn.Module, latents: Sequence[int], levels: Sequence[floa
             known[key] = counter.costs.total
         counted.append(known[key])
     return counted
+
+
+class Calls:
+    """The calls of a converted network without gradients: noise level, dense and sparse grid of each."""
+
+    MOST = 100_000  # calls remembered until somebody asks
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, TokenGrid, TokenGrid]] = []
+
+    def see(self, timestep: Tensor, dense: TokenGrid, sparse: TokenGrid) -> TokenGrid:
+        """Remember a call; returns its sparse grid."""
+        if not torch.is_grad_enabled() and len(self.seen) < self.MOST:
+            self.seen.append((float(timestep.reshape(-1)[0]) / STEPS, dense, sparse))
+        return sparse
+
+    def receipt(self, layout: Layout, density: Density) -> Receipt | None:
+        """Of the calls until now, which are forgotten; None when there were none.
+
+        Its notes have a row for each noise level: how many calls, the sparse grid, and the tokens of every block.
+        """
+        seen, self.seen = self.seen, []
+        if not seen:
+            return None
+        roles, steps = layout.roles(), []
+        for noise, dense, sparse in dict.fromkeys(seen):
+            tokens = [sparse.tokens if role in ("generate", "sparse") else dense.tokens for role in roles]
+            calls = seen.count((noise, dense, sparse))
+            steps.append({"noise": round(noise, 4), "calls": calls, "sparse": list(sparse), "tokens": tokens})
+        sites = sum(role in ("generate", "sparse", "recover") for role in roles)
+        branches = {"all": Counts(changed=len(seen))}
+        config = {"layout": str(layout), "density": density.to_json()}
+        return Receipt("flexdit", config, sites, branches=branches, notes={"steps": steps})

@@ -15,8 +15,10 @@ from longtake.backbones.waver import FAMILY as WAVER
 from longtake.backbones.waver import HybridStreamDiT
 from longtake.errors import BadInput, Unsupported
 from longtake.methods.dynamic.flexdit import hybrid, latte
+from longtake.methods.dynamic.flexdit.costs import Calls
 from longtake.methods.dynamic.flexdit.density import STEPS, Density, Layout
 from longtake.runtime import BlockForm, Blocks, TokenGrid
+from longtake.runtime.receipts import Receipt
 
 
 class FlexLatte(Converted, Latte):
@@ -47,6 +49,7 @@ class FlexLatte(Converted, Latte):
         Latte.__init__(self, **base)
         self.keep(base=base, layout=layout, density=density)
         self.layout, self.density = _checked(layout, density, self.config.depth)
+        self.calls = Calls()
         if self.config.inject == "all_tokens":
             raise Unsupported(
                 "a Latte with inject='all_tokens' has its condition among the tokens, which FlexDiT would pool"
@@ -60,7 +63,11 @@ class FlexLatte(Converted, Latte):
 
     def sparse_grid(self, timestep: Tensor, grid: TokenGrid) -> TokenGrid:
         """Grid of sparse tokens at a timestep."""
-        return self.density.of_batch(timestep, grid)
+        return self.calls.see(timestep, grid, self.density.of_batch(timestep, grid))
+
+    def receipt(self) -> Receipt | None:
+        """Tokens of every block at every noise level."""
+        return self.calls.receipt(self.layout, self.density)
 
     def stage_of(self, timestep: Tensor) -> int:
         """The stage that a timestep (1,), 0 to 1000, is in; a batch must be of one."""
@@ -97,11 +104,16 @@ class FlexHybrid(Converted, HybridStreamDiT):
         HybridStreamDiT.__init__(self, **base)
         self.keep(base=base, layout=layout, density=density)
         self.layout, self.density = _checked(layout, density, len(self.blocks))
+        self.calls = Calls()
         self.blocks = hybrid.convert_blocks(self.blocks, self.layout, self.config.width, self.config.theta)
 
     def sparse_grid(self, timestep: Tensor, grid: TokenGrid) -> TokenGrid:
         """Grid of sparse tokens at a timestep."""
-        return self.density.of_batch(timestep, grid)
+        return self.calls.see(timestep, grid, self.density.of_batch(timestep, grid))
+
+    def receipt(self) -> Receipt | None:
+        """Tokens of every block at every noise level."""
+        return self.calls.receipt(self.layout, self.density)
 
     def stage_of(self, timestep: Tensor) -> int:
         """The stage that a timestep (1,), 0 to 1000, is in; a batch must be of one."""
