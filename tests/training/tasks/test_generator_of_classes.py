@@ -167,13 +167,13 @@ def test_a_network_of_stages_is_converted_trained_a_stage_at_a_time_and_gone_on_
     run(recipe(tmp_path / "flex", predicts, start=start, backbone={"flexdit": STAGED}, samples={"every": 0}))
     pipe = load(tmp_path / "flex" / "export")
     assert pipe.transformer.config.layout == STAGED["layout"] and pipe.transformer.config.classes == 4
-    pipe.transformer(torch.randn(1, 4, 4, 2, 2), torch.tensor(500.0))
+    pipe.transformer(torch.randn(1, 4, 4, 4, 4), torch.tensor(500.0))  # outside of the run
     output = pipe("a cube spins", steps=3)
     assert tuple(output.clip.pixels.shape) == (1, 3, 4, 16, 16)
     (receipt,) = output.record.receipts
     steps = receipt["notes"]["steps"]
     assert receipt["method"] == "flexdit" and receipt["acted"] and [step["calls"] for step in steps] == [1, 1, 1]
-    assert steps[0]["sparse"] == [2, 1, 1] and steps[0]["tokens"] == [16, 2, 16, 16]  # 4 frames of 2x2 latents
+    assert steps[0]["sparse"] == [2, 1, 1] and steps[0]["tokens"] == [64, 2, 64, 64]  # 4 frames of 4x4 latents
     run(recipe(tmp_path / "more", predicts, start=tmp_path / "flex" / "export", samples={"every": 0}))
 
     task = GeneratorTask(recipe(tmp_path / "x", predicts, start=start, backbone={"flexdit": STAGED}), WORLD)
