@@ -299,3 +299,22 @@ def test_diffusers_alone_loads_the_folder(tiny_folder, tmp_path):
     environment = {**os.environ, "HF_HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert result.stdout.split("\n")[0] == "longtake.pipelines.video_pipeline (1, 3, 5, 16, 16)", result.stderr
+
+
+def test_methods_of_guidance_without_guidance(tiny_folder):
+    """One that guides in its own way does so at strength 1 too; an interval has nothing to leave out, and says so."""
+    import longtake
+    from longtake.errors import InertMethod
+
+    pipe = longtake.load(tiny_folder)
+    asked = {"frames": 5, "height": 32, "width": 32, "steps": 3}
+    plain = pipe("a red ball", **asked, guidance=1.0).latents
+    made = []
+    for guidance in (1.0, 4.0):
+        with longtake.apply(pipe, "apg:scale=3"):
+            made.append(pipe("a red ball", **asked, guidance=guidance))
+    assert torch.equal(made[0].latents, made[1].latents) and not torch.equal(made[0].latents, plain)
+    assert made[0].record.receipts[0]["branches"]["guidance"]["changed"] == 3
+    with pytest.raises(InertMethod, match=r"cfg-interval did nothing: the run had no guidance.*other than 1"):
+        with longtake.apply(pipe, "cfg-interval"):
+            pipe("a red ball", **asked, guidance=1.0)

@@ -35,6 +35,43 @@ def test_another_timestep_is_the_next_step_and_a_larger_one_another_run(counted)
     assert ended == [0]
 
 
+def test_time_may_rise_from_noise_at_0(counted):
+    counter, ended = counted
+    made = [counter.next(t, None, "transformer", rising=True) for t in (0, 0, 300, 980, 0, 300)]
+    assert [(info.run, info.s) for info in made] == [(0, 0), (0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    assert [info.noise for info in made[:4]] == pytest.approx([1, 1, 0.7, 0.02])
+    assert ended == [0]
+
+
+def test_steps_that_are_set_anew_are_another_run():
+    """Of a run that broke at 700 and one that begins at 500 with the same scheduler."""
+    ended, numbers, timesteps = [], iter(range(100)), [object()]
+    counter = StepCounter(lambda: next(numbers), ended.append, lambda: None, lambda: timesteps[0])
+    assert steps(counter, [999, 700]) == [(0, 0), (0, 1)]
+    timesteps[0] = object()
+    assert steps(counter, [500, 500, 20]) == [(1, 0), (1, 0), (1, 1)]
+    assert ended == [0]
+
+
+def test_a_network_that_broke_ends_the_run():
+    """Without a scheduler the error itself is seen; the next call, at a lower timestep and unnamed, begins a run."""
+    tiny = build("latte")
+    noise, text = tiny.draw()
+    with Stack([TaylorSeer(3, last_full=False, granularity="output")]).attach(tiny.network) as stack:
+        for t in (900.0, 800.0):
+            tiny(noise, text["cond"], t, "cond")
+        handle = tiny.network.proj_out.register_forward_pre_hook(lambda module, args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            for t in (700.0, 600.0, 500.0):
+                tiny(noise, text["cond"], t, "cond")
+        handle.remove()
+        made = tiny(noise, text["cond"], 400.0, "cond")
+        assert stack.receipts[0].notes["full_steps"] == [0]
+        tiny(noise, text["cond"], 300.0, "cond")
+    assert len(stack.ledgers) == 2
+    assert torch.equal(made, tiny(noise, text["cond"], 400.0, "cond"))
+
+
 def test_a_run_that_is_over_is_followed_by_another_at_any_timestep(counted):
     counter, ended = counted
     steps(counter, [999, 700])

@@ -49,6 +49,8 @@ class Tiny:
     def __call__(self, x: Tensor, text: Tensor, t: float, branch: str, info: StepInfo | None = None) -> Tensor:
         """The velocity at latents x (B, 4, T, H, W), in their layout."""
         kwargs, timestep = self.given(x, text), torch.full((x.shape[0],), t)
+        if self.name == "mochi":  # whose time rises
+            timestep = 1000 - timestep
         if self.ours:
             return self.network(timestep=timestep, **kwargs, info=info)
         if self.name == "hunyuan-video":

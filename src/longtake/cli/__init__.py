@@ -36,8 +36,13 @@ def generate(
     seed: Annotated[int, typer.Option(help="Clip i of --count is drawn from seed + i.")] = 0,
     frames: Annotated[int | None, typer.Option(help="Frames of the clip; default: as trained (starter: 17).")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: as trained (starter: 64x64).")] = None,
-    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Strength of guidance; 1 is none.")] = 4.0,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's (starter: 30).")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Strength of guidance; 1 is none; default: the model's (starter: 4).")
+    ] = None,
+    guidance_2: Annotated[
+        float | None, typer.Option("--guidance-2", help="Of the second network of Wan 2.2; default: the same.")
+    ] = None,
     negative: Annotated[str, typer.Option(help="What to stay away from.")] = "",
     image: Annotated[Path | None, typer.Option(help="Picture that is the first frame.")] = None,
     last_image: Annotated[Path | None, typer.Option(help="Picture that is the last frame.")] = None,
@@ -68,7 +73,7 @@ def generate(
     from longtake.pipelines.records import read_record
 
     stack = as_stack(methods or [])
-    with bar("sampling", count * steps) as advance:
+    with bar("sampling", count * (steps or 1)) as advance:
         if from_record is not None:
             applied = as_methods(read_record(from_record).settings.methods)
             again = regenerate(from_record, out=out, methods=applied, on_step=lambda _, done, all: advance(done, all))
@@ -84,6 +89,7 @@ def generate(
                 width=width,
                 steps=steps,
                 guidance=guidance,
+                guidance_2=guidance_2,
                 seed=seed,
                 image=image,
                 last_image=last_image,

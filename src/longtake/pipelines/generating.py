@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
+from longtake.diffusion.sampling import prediction_kind
 from longtake.errors import BadInput, UnknownModel
+from longtake.pipelines.foreign.pipeline import ForeignPipeline
 from longtake.pipelines.loading import load
 from longtake.pipelines.records import (
     Record,
@@ -44,8 +46,9 @@ def generate(
     frames: int | None = None,
     height: int | None = None,
     width: int | None = None,
-    steps: int = 30,
-    guidance: float = 4.0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    guidance_2: float | None = None,
     seed: int = 0,
     image: str | Path | None = None,
     last_image: str | Path | None = None,
@@ -62,10 +65,11 @@ def generate(
     """Make `count` clips with seeds seed, seed + 1, ... and write each with its record.
 
     Args:
-        prompt ... guidance, seed: as a call of `VideoPipeline`.
+        prompt ... guidance, seed: as a call of `VideoPipeline`; None is what the model takes by itself.
+        guidance_2: of the second network of Wan 2.2; as a call of `ForeignPipeline`.
         model, dtype, device: as `load`.
         out: .mp4, .mov or .mkv in an existing folder; with `count` above 1 each name gets its number, clip-0.mp4.
-        image, last_image, continue_from: files.
+        image, last_image, continue_from: files; not for models of diffusers.
         scheduler: as `schedulers.scheduler_named`, with the shift of the model's own; None is the model's own.
         methods: that change how the network is run; allow_inert: one that does nothing is a warning, not an error; terms:
             of the profile that they come from (`longtake.methods.as_stack` gives both).
@@ -82,14 +86,29 @@ def generate(
         check_output(path, frames=(frames or 1) * count, height=height or 1, width=width or 1)
     stack = Stack(methods, allow_inert=allow_inert, terms=terms)  # what cannot be combined is refused before loading
     pipe = load(model, dtype=dtype, device=device)
-    asked = zip((frames, height, width), pipe.config.clip_size, strict=True)
-    frames, height, width = (own if size is None else size for size, own in asked)
+    settings = replace(
+        pipe.settings(
+            prompt,
+            negative_prompt=negative_prompt,
+            frames=frames,
+            height=height,
+            width=width,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+        ),
+        guidance_2=guidance_2,
+    )
     for path in paths:
-        check_output(path, frames=frames * count, height=height, width=width)
-    settings = Settings(prompt, negative_prompt, frames, height, width, steps, guidance, seed)
-    if scheduler is not None:
-        pipe.scheduler = scheduler_named(scheduler, shift=shift_of(pipe.scheduler))
+        check_output(path, frames=settings.frames * count, height=settings.height, width=settings.width)
     given = {"image": image, "last_image": last_image, "continue_from": continue_from}
+    _check_taken(pipe, given, guidance_2)
+    if scheduler is not None:
+        if prediction_kind(pipe.scheduler) != "flow":
+            raise BadInput(
+                f"scheduler '{scheduler}' is for flow matching, and this model predicts otherwise: leave it out"
+            )
+        pipe.scheduler = scheduler_named(scheduler, shift=shift_of(pipe.scheduler))
     runs = [replace(settings, seed=seed + i) for i in range(count)]
     return list(_run(pipe, runs, given, paths, on_step, stack=stack))
 
@@ -149,7 +168,7 @@ def regenerate(
 
 
 def _run(
-    pipe: VideoPipeline,
+    pipe: VideoPipeline | ForeignPipeline,
     runs: list[Settings],
     given: dict[str, str | Path | None],
     paths: list[Path],
@@ -171,12 +190,25 @@ def _run(
             guidance=one.guidance,
             seed=one.seed,
             on_step=None if on_step is None else lambda done, steps, number=number: on_step(number, done, steps),
-            **given,
+            **(given if isinstance(pipe, VideoPipeline) else {"guidance_2": one.guidance_2}),
         )
         told = output.record
         told = replace(told, command=command_line(told.settings, told.model, path), warnings=(*told.warnings, *notes))
         write_output(output.clip, told, path)
         yield Files(path, told)
+
+
+def _check_taken(
+    pipe: VideoPipeline | ForeignPipeline, given: dict[str, str | Path | None], guidance_2: float | None
+) -> None:
+    """Raise BadInput for what is given, and this kind of pipeline does not take."""
+    if isinstance(pipe, VideoPipeline) and guidance_2 is not None:
+        raise BadInput("guidance_2 was given, and this model has one network; use guidance")
+    for name, one in given.items() if isinstance(pipe, ForeignPipeline) else ():
+        if one is not None:
+            raise BadInput(
+                f"{name} was given, and this {pipe.dialect.pipeline} makes clips from text alone: leave it out"
+            )
 
 
 def _numbered(out: Path, count: int) -> list[Path]:

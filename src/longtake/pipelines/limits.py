@@ -17,9 +17,10 @@ def check_settings(settings: Settings) -> None:
         value = getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise BadInput(f"{name} is {value!r}: expected a whole number from {low} to {high}")
-    guidance = settings.guidance
-    if not (isinstance(guidance, int | float) and math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
-        raise BadInput(f"guidance is {guidance!r}: expected a number from 0 to {MAX_GUIDANCE:g}; 1 is no guidance")
+    second = settings.guidance if settings.guidance_2 is None else settings.guidance_2
+    for name, value in (("guidance", settings.guidance), ("guidance_2", second)):
+        if not (isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= MAX_GUIDANCE):
+            raise BadInput(f"{name} is {value!r}: expected a number from 0 to {MAX_GUIDANCE:g}; 1 is no guidance")
     for name in ("frames", "height", "width"):
         value = getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int):

@@ -8,6 +8,7 @@ import torch
 
 import longtake
 from longtake.errors import BadInput, UnknownModel, nearest
+from longtake.pipelines.foreign.pipeline import DIALECTS, ForeignPipeline
 from longtake.pipelines.video_pipeline import VideoPipeline
 from longtake.tokenizers.causal_vae import CausalVAE
 
@@ -23,22 +24,31 @@ def starter_names() -> tuple[str, ...]:
     return tuple(sorted(index.parent.name for index in STARTERS.glob("*/model_index.json")))
 
 
-def load(name: str | Path = "starter", *, dtype: str | torch.dtype | None = None, device: str = "cpu") -> VideoPipeline:
-    """Load a pipeline.
+def load(
+    name: str | Path = "starter", *, dtype: str | torch.dtype | None = None, device: str = "cpu"
+) -> VideoPipeline | ForeignPipeline:
+    """Load a pipeline, of ours or text to video of diffusers.
 
     Args:
-        name: a starter's name, a folder that `VideoPipeline.save_pretrained` wrote, or a hub id `owner/name` (which is
-            downloaded unless it is in the local cache; only JSON and safetensors files are ever fetched).
-        dtype: "float32", "bfloat16" or "float16"; None is float32 on a CPU and bfloat16 elsewhere.
+        name: a starter's name, a folder that `save_pretrained` wrote, or a hub id `owner/name` (which is downloaded unless
+            it is in the local cache; only JSON and safetensors files are ever fetched).
+        dtype: "float32", "bfloat16" or "float16"; None is float32 on a CPU and bfloat16 elsewhere. Wan's autoencoder stays
+            in float32, as it is published.
         device: where it runs, "cpu", "cuda", "cuda:1".
 
+    Returns:
+        A `VideoPipeline`, or a `ForeignPipeline` around one of diffusers; both are called in the same way. Offloading is the
+        latter's own, `load(name).pipe.enable_model_cpu_offload()`.
+
     Raises:
-        UnknownModel: none of the three, or a pipeline of another library; one line with the nearest starter.
+        UnknownModel: none of the three, or a pipeline of another class; one line with the nearest starter, or the classes.
         BadInput: an unknown dtype or a device that is not there.
     """
     folder = pipeline_folder(name)
     where = _device(device)
     kind = _dtype(dtype, where)
+    if _class_of(folder, str(name)) != VideoPipeline.__name__:
+        return _load_foreign(folder, name, kind, where)
     try:
         # Through float32 to float16, which rounds otherwise than the tokenizer's hash does (see `check_tokenizer`).
         first = torch.float32 if kind == torch.float16 else kind
@@ -84,13 +94,42 @@ def _checked(folder: Path, name: str) -> Path:
     index = folder / "model_index.json"
     if not index.is_file():
         raise UnknownModel(f"'{name}' holds no pipeline: {index.name} is missing; give what save_pretrained wrote.")
+    kind = _class_of(folder, name)
+    if kind not in (VideoPipeline.__name__, *DIALECTS):
+        known = ", ".join((VideoPipeline.__name__, *DIALECTS))
+        raise UnknownModel(f"'{name}' holds a {kind}, and longtake.load takes {known}; load this one with diffusers.")
+    return folder
+
+
+def _class_of(folder: Path, name: str) -> str:
+    """The pipeline's class, by its index. Raises UnknownModel."""
+    index = folder / "model_index.json"
     try:
-        kind = json.loads(index.read_text()).get("_class_name")
+        return str(json.loads(index.read_text()).get("_class_name"))
     except (ValueError, AttributeError):
         raise UnknownModel(f"'{name}' holds no pipeline: {index.name} is not a JSON object.") from None
-    if kind != VideoPipeline.__name__:
-        raise UnknownModel(f"'{name}' holds a {kind}: longtake.load takes VideoPipeline; load this one with diffusers.")
-    return folder
+
+
+def _load_foreign(folder: Path, name: str | Path, kind: torch.dtype, where: torch.device) -> ForeignPipeline:
+    """A pipeline of diffusers, of one of the families. Raises UnknownModel."""
+    import diffusers
+
+    family = _class_of(folder, str(name))
+    dtypes = {"default": kind, **dict.fromkeys(DIALECTS[family].exact, torch.float32)}
+    try:
+        pipe = getattr(diffusers, family).from_pretrained(
+            str(folder), dtype=dtypes, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UnknownModel(f"'{name}' does not load as a pipeline: {_first_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    pipe.register_to_config(_name_or_path=str(name))
+    for network in pipe.components.values():
+        if isinstance(network, torch.nn.Module):
+            network.eval().requires_grad_(False)
+    loaded = ForeignPipeline(pipe.to(where))
+    loaded.dialect.settle()
+    return loaded
 
 
 def _download(name: str, starters: tuple[str, ...]) -> Path:

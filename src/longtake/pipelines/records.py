@@ -45,7 +45,7 @@ class Source:
 @dataclass(frozen=True)
 class Settings:
     """Everything that was asked for: the arguments of a `VideoPipeline` call, with given frames as sources, and the methods
-    that were applied, as they are written on the command line."""
+    that were applied, as they are written on the command line. guidance_2: of the second network of Wan 2.2."""
 
     prompt: str
     negative_prompt: str = ""
@@ -60,6 +60,7 @@ class Settings:
     last_image: Source | None = None
     continue_from: Source | None = None
     methods: tuple[str, ...] = ()
+    guidance_2: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Record:
-    """One run. `weights` is a SHA-256 over all networks; `scheduler` holds its class name and its configuration;
-    `peak_memory_bytes` is of the process on a CPU and of the device's allocator on a GPU; `receipts` say what each method
-    did, see `longtake.runtime.receipts`."""
+    """One run. `weights` is a SHA-256 over all networks, of a pipeline of diffusers over its denoisers; `scheduler` holds
+    its class name and its configuration; `peak_memory_bytes` is of the process on a CPU and of the device's allocator on a
+    GPU; `receipts` say what each method did, see `longtake.runtime.receipts`."""
 
     settings: Settings
     model: str
@@ -223,6 +224,8 @@ def command_line(settings: Settings, model: str, out: str | Path) -> str:
     words = ["longtake", "generate", settings.prompt, "--model", model, "--out", str(out), "--seed", str(settings.seed)]
     words += ["--frames", str(settings.frames), "--size", f"{settings.width}x{settings.height}"]
     words += ["--steps", str(settings.steps), "--guidance", f"{settings.guidance:g}"]
+    if settings.guidance_2 is not None:
+        words += ["--guidance-2", f"{settings.guidance_2:g}"]
     if settings.negative_prompt:
         words += ["--negative", settings.negative_prompt]
     for option in ("image", "last_image", "continue_from"):

@@ -46,6 +46,9 @@ DiffusionPipeline.from_pretrained(folder, custom_pipeline="pipeline", trust_remo
 from longtake.pipelines.video_pipeline import VideoPipeline as VideoPipeline
 '''
 
+STEPS, GUIDANCE = 30, 4.0
+"""Of a call that does not say."""
+
 
 @dataclass(frozen=True)
 class VideoOutput:
@@ -152,8 +155,8 @@ class VideoPipeline(DiffusionPipeline):
         frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
-        steps: int = 30,
-        guidance: float = 4.0,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
         seed: int = 0,
         image: Picture | None = None,
         last_image: Picture | None = None,
@@ -196,7 +199,8 @@ class VideoPipeline(DiffusionPipeline):
             torch.cuda.reset_peak_memory_stats(device)
 
         clock = Clock(device)
-        conditions = self._conditions(settings, self._frame_condition(given, shape, frames))
+        guided = settings.guidance != 1 or (stack is not None and stack.guides_at_all)
+        conditions = self._conditions(settings, self._frame_condition(given, shape, frames), guided=guided)
         text_seconds = clock.lap()
         latents = self._denoise(settings, shape, conditions, on_step, stack)
         receipts = () if stack is None else tuple(one.to_json() for one in stack.close())
@@ -224,6 +228,24 @@ class VideoPipeline(DiffusionPipeline):
             machine=machine(),
         )
         return VideoOutput(Clip(pixels.float().cpu(), self.config.fps), latents, record)
+
+    def settings(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str = "",
+        frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+    ) -> Settings:
+        """What is asked for, with the values of a call that says nothing in place of None; see `check`."""
+        asked = zip((frames, height, width), self.config.clip_size, strict=True)
+        frames, height, width = (own if size is None else size for size, own in asked)
+        steps, guidance = STEPS if steps is None else steps, GUIDANCE if guidance is None else guidance
+        return Settings(prompt, negative_prompt, frames, height, width, steps, guidance, seed)
 
     def check(self, settings: Settings) -> tuple[int, int, int]:
         """Return the latents' (T', H', W') of a run. Raises BadInput or BadSize for a value out of its range."""
@@ -278,12 +300,13 @@ class VideoPipeline(DiffusionPipeline):
                 notes.append(f"{name} has {fit.tokens} tokens; the first {fit.limit - 1} and an end mark were read")
         return given, replace(settings, **{name: one.source for name, one in given.items()}), tuple(notes)
 
-    def _conditions(self, settings: Settings, frames: Tensor | None) -> list[Conditions]:
-        """What the denoiser is given for `count` clips: the negative prompt's first, unless there is no guidance.
+    def _conditions(self, settings: Settings, frames: Tensor | None, *, guided: bool = False) -> list[Conditions]:
+        """What the denoiser is given for `count` clips: the negative prompt's first, if there is guidance or `guided`.
 
         Both prompts are padded to one length, so that a batch sees what its members alone would see.
         """
-        prompts = [settings.prompt] if settings.guidance == 1 else [settings.negative_prompt, settings.prompt]
+        both = guided or settings.guidance != 1
+        prompts = [settings.negative_prompt, settings.prompt] if both else [settings.prompt]
         count = settings.count
         if self.text_tokenizer is None or self.text_encoder is None:
             labels = [class_label(prompt, self.config.classes) for prompt in prompts]

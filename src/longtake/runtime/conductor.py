@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from longtake.errors import Unsupported
 from longtake.runtime.hooks import HOOK, ROOT, Around, Root, context_of, hook, unhook
 from longtake.runtime.interception import Dense, Interception
-from longtake.runtime.ledger import Ledger
-from longtake.runtime.macs import Costs, Counting, counting, scores
+from longtake.runtime.ledger import Call
+from longtake.runtime.macs import counting, scores
 from longtake.runtime.method import Block, Here, Method
 from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
 from longtake.runtime.seam import AttendPoint, kernel_of
@@ -23,28 +23,6 @@ if TYPE_CHECKING:
 
 WHOLE = Site("model", 0, 1, "video", "model")
 """The network as a whole."""
-
-
-@dataclass
-class _Call:
-    """The call of the network that is going on.
-
-    Args:
-        saved: names of modules that were not computed as they are. extra: multiply-accumulates of methods' own work.
-        unseen: something was not computed, so that what the call costs densely cannot be counted in it.
-        kept: what methods keep of this run and branch, by their number and the site's name. steps: of this step, by number.
-    """
-
-    info: StepInfo
-    grid: TokenGrid
-    ledger: Ledger
-    costs: Costs | None
-    kept: dict[tuple[int, str], dict[str, Any]]
-    steps: dict[int, dict[str, Any]]
-    saved: list[tuple[str, ...]] = field(default_factory=list)
-    extra: int = 0
-    unseen: bool = False
-    counting: Counting | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +46,7 @@ class Conductor:
         self.bounds = [Bound(i, method) for i, method in enumerate(stack.methods)]
         self.sites = [0] * len(self.bounds)
         self.announced: StepInfo | None = None
-        self.call: _Call | None = None
+        self.call: Call | None = None
         self._told = "info" in Signature.of(type(view.network)).names  # one of ours: told the step, or not in a run
         self._placed: list[tuple[nn.Module, str]] = []
         self._replaced: list[tuple[int, nn.Module, str, nn.Module, nn.Module]] = []
@@ -107,6 +85,11 @@ class Conductor:
             setattr(parent, name, module)
         self._placed.clear()
         self._replaced.clear()
+
+    def put(self, *, original: bool) -> None:
+        """Put the layers that were replaced back in their places, or what had taken these."""
+        for _, parent, name, old, new in self._replaced:
+            setattr(parent, name, old if original else new)
 
     def replaced(self, number: int) -> list[tuple[nn.Module, nn.Module]]:
         """Layers that a method has replaced, and what is in their place."""
@@ -209,7 +192,7 @@ class Conductor:
         self.stack.store.enter(info, form)
         ledger, kind = self.stack.ledger(info.run), (self.view.model, info.branch, form)
         kept, steps = self.stack.store.branch(info), self.stack.store.steps(info)
-        before, self.call = self.call, _Call(info, self.view.grid(given), ledger, ledger.costs.get(kind), kept, steps)
+        before, self.call = self.call, Call(info, self.view.grid(given), ledger, ledger.costs.get(kind), kept, steps)
         try:
             self._plan()
             asked = self._acting([b for b in self.bounds if b.method.overrides("predict") and b.method.wants(WHOLE)])
@@ -225,6 +208,9 @@ class Conductor:
             out = go(0)
             self._close(self.call)
             return out
+        except BaseException:
+            self.stack.steps.over()  # a run that somebody else's loop makes; ours knows its runs itself
+            raise
         finally:
             self.call = before
 
@@ -236,7 +222,8 @@ class Conductor:
             return self.announced
         timestep = given[self.view.family.timestep]
         t = float(torch.as_tensor(timestep).max())  # given frames and clips may be at 0 while the rest is on its way
-        return self.stack.steps.next(t, context_of(self.view.network), self.view.model)
+        family = self.view.family
+        return self.stack.steps.next(t, context_of(self.view.network), self.view.model, family.rising)
 
     def _acting(self, bounds: Sequence[Bound]) -> list[Bound]:
         """Those of the methods that act in the call that is going on."""
@@ -261,7 +248,7 @@ class Conductor:
             call.ledger.costs[kind] = call.costs = call.counting.costs
         return out
 
-    def _close(self, call: _Call) -> None:
+    def _close(self, call: Call) -> None:
         for bound in self.bounds:
             receipt = call.ledger.receipts[bound.number]
             receipt.state_bytes = max(receipt.state_bytes, self.stack.store.bytes(bound.number))

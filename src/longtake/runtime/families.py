@@ -115,6 +115,7 @@ MOCHI = Family(
     ),
     _patched,
     text_at="last",
+    rising=True,
 )
 
 ALLEGRO = Family("Allegro", (Blocks("transformer_blocks", BlockForm((*CROSS, Part("ff", "ffn")))),), _patched)

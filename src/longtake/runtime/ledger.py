@@ -1,9 +1,10 @@
-"""What one run has cost and what its methods did, while it goes on and behind it."""
+"""What one run has cost and what its methods did, and the call of a network in which it is."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from longtake.runtime.macs import Costs
+from longtake.runtime.macs import Costs, Counting
+from longtake.runtime.nouns import StepInfo, TokenGrid
 from longtake.runtime.receipts import Receipt
 
 
@@ -26,3 +27,25 @@ class Ledger:
     judged: bool = False
     costs: dict[Any, Costs] = field(default_factory=dict)
     alone: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Call:
+    """The call of the network that is going on.
+
+    Args:
+        saved: names of modules that were not computed as they are. extra: multiply-accumulates of methods' own work.
+        unseen: something was not computed, so that what the call costs densely cannot be counted in it.
+        kept: what methods keep of this run and branch, by their number and the site's name. steps: of this step, by number.
+    """
+
+    info: StepInfo
+    grid: TokenGrid
+    ledger: Ledger
+    costs: Costs | None
+    kept: dict[tuple[int, str], dict[str, Any]]
+    steps: dict[int, dict[str, Any]]
+    saved: list[tuple[str, ...]] = field(default_factory=list)
+    extra: int = 0
+    unseen: bool = False
+    counting: Counting | None = None

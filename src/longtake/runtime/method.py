@@ -81,11 +81,16 @@ class Method:
         name: as it is written on the command line.
         forms: settings, as they are written there, with which it acts at another level than with its defaults; each is a
             row of its own in the matrix of what goes with what.
+        idle: what may be the reason when it did nothing, and what to do.
         knobs: settings that `longtake calibrate` searches; none for a method that there is nothing to calibrate in.
     """
 
     name: ClassVar[str]
     forms: ClassVar[tuple[str, ...]] = ()
+    idle: ClassVar[str] = (
+        "it matched no place of this network, or its settings never let it act; change them, leave it out, or allow methods "
+        "that do nothing"
+    )
     knobs: ClassVar[tuple[Knob, ...]] = ()
 
     def rank(self) -> str:

@@ -2,7 +2,8 @@
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
@@ -95,7 +96,7 @@ class Stack:
         self._before: list[
             set[int]
         ] = []  # of runs that were not judged, and whose ledgers are gone: which methods acted
-        self.steps = StepCounter(self.begin, self._finish, self._total_steps)
+        self.steps = StepCounter(self.begin, self._finish, self._total_steps, self._timesteps)
         self._pipe: Any = None
         self._runs = 0
         self.weights: str | None = None
@@ -156,7 +157,7 @@ class Stack:
             runs = [_acting(ledger) for ledger in self.ledgers.values() if not ledger.judged]
             acted = set[int]().union(*runs, *self._before)
             idle = [i for i in range(len(self.methods)) if i not in acted] if runs or self._before else []
-            self._complain([self.methods[i].name for i in idle])
+            self._complain([self.methods[i] for i in idle])
 
     @property
     def guides_at_all(self) -> bool:
@@ -280,7 +281,8 @@ class Stack:
             self.store.end(run)
         if complain:
             ledger.judged = True
-            self._complain([receipt.method for receipt in ledger.receipts if not receipt.acted])
+            acted = _acting(ledger)
+            self._complain([method for number, method in enumerate(self.methods) if number not in acted])
         return ledger.receipts
 
     def _forget(self, run: int) -> None:
@@ -304,16 +306,30 @@ class Stack:
             return []
         return self.finish(max(self.ledgers))
 
-    def _complain(self, idle: Sequence[str]) -> None:
+    def _complain(self, idle: Sequence[Method]) -> None:
         if not idle:
             return
-        text = (
-            f"{', '.join(idle)} did nothing: it matched no place of this network, or its settings never let it "
-            "act; change them, leave it out, or allow methods that do nothing"
-        )
+        names: dict[str, list[str]] = {}
+        for method in idle:
+            names.setdefault(method.idle, []).append(method.name)
+        text = "; ".join(f"{', '.join(those)} did nothing: {why}" for why, those in names.items())
         if not self.allow_inert:
             raise InertMethod(text)
         warnings.warn(text, stacklevel=3)
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """The networks with the layers that methods have replaced, while nothing is run: for looking at their weights."""
+        for conductor in self.conductors:
+            conductor.put(original=True)
+        try:
+            yield
+        finally:
+            for conductor in self.conductors:
+                conductor.put(original=False)
+
+    def _timesteps(self) -> object:
+        return getattr(getattr(self._pipe, "scheduler", None), "timesteps", None)
 
     def _total_steps(self) -> int | None:
         scheduler = getattr(self._pipe, "scheduler", None)

@@ -87,6 +87,7 @@ class Family:
         grid: (network, arguments of its forward by name) -> the token box of the call.
         text_at: where text tokens are in a joint attention: "none", "first" or "last".
         timestep: name of the parameter that takes the time, and `latents` of the one that takes the noisy latents.
+        rising: that time rises along a run, from noise at 0, in the pipeline's own loop.
         first_safe: the first block, in order of execution, at which a range of blocks that is skipped may begin, or a
             function from the network to it. Above 0 where the network itself changes the stream between blocks.
     """
@@ -98,6 +99,7 @@ class Family:
     interleaved: bool = False
     timestep: str = "timestep"
     latents: str = "hidden_states"
+    rising: bool = False
     first_safe: int | Callable[[nn.Module], int] = 0
 
 

@@ -107,6 +107,43 @@ def test_wan_hands_over_to_its_second_network():
     pipe.transformer_2 = second
 
 
+@pytest.mark.parametrize("second", [1.0, 4.5])
+def test_each_network_of_wan_has_a_strength_of_its_own(second):
+    tiny, pipe = FAMILIES["wan"], quiet(wan(boundary_ratio=0.8))
+    expected = tiny.theirs(pipe, steps=5, guidance_scale_2=second)
+    output = ours(pipe, tiny, steps=5, guidance_2=second)
+    assert_same(output.latents, expected)
+    assert (output.latents - ours(pipe, tiny, steps=5).latents).abs().max() > 1e-3
+    assert output.record.settings.guidance_2 == second
+    same = ours(pipe, tiny, steps=5, guidance_2=3.0)
+    assert torch.equal(same.latents, ours(pipe, tiny, steps=5).latents)
+
+
+def test_a_strength_for_a_second_network_needs_one():
+    for name in ("wan", "latte"):
+        with pytest.raises(BadInput, match="has one network; use guidance"):
+            ours(pipeline(name), FAMILIES[name], guidance_2=2.0)
+    with pytest.raises(BadInput, match="guidance_2 is -1"):
+        ours(wan(boundary_ratio=0.8), FAMILIES["wan"], guidance_2=-1.0)
+
+
+def test_a_record_names_the_weights_of_the_denoisers():
+    tiny, pipe = FAMILIES["wan"], quiet(wan(boundary_ratio=0.8))
+    foreign = ForeignPipeline(pipe)
+    plain = foreign.weights()
+    assert len(plain) == 64 and plain == ForeignPipeline(pipe).weights() != ForeignPipeline(wan(seed=5)).weights()
+    with longtake.apply(pipe, "minmax8"):  # whose layers are others, of the same weights
+        assert ours(pipe, tiny).record.weights == plain == foreign.weights()
+        assert "codes" in "".join(pipe.transformer.state_dict())
+    assert ours(pipe, tiny).record.weights == plain
+    with torch.no_grad():
+        pipe.transformer_2.blocks[0].ffn.net[2].weight[0, 0] += 1
+    changed = foreign.weights()
+    assert changed != plain
+    pipe.transformer_2 = None
+    assert foreign.weights() not in (plain, changed)
+
+
 def test_wan_is_told_the_time_of_every_token():
     tiny, pipe = FAMILIES["wan"], quiet(wan())
     pipe.register_to_config(expand_timesteps=True)
@@ -187,12 +224,15 @@ def test_methods_see_branches_and_steps(name):
     assert output.record.settings.methods == ("taylorseer:interval=2",)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "mochi"])
+@every_family
 def test_methods_do_the_same_as_in_the_pipeline_itself(name):
-    """Mochi's own loop counts its timesteps upwards and names no step, so methods cannot tell steps from runs in it."""
+    """Also in Mochi's, whose timesteps rise and which names no step."""
     tiny, pipe = FAMILIES[name], pipeline(name)
-    with longtake.apply(pipe, TaylorSeer(interval=2)):
+    with longtake.apply(pipe, TaylorSeer(interval=2)) as stack:
         expected = tiny.theirs(pipe, steps=4)
+        (receipt,) = stack.receipts
+        assert receipt.notes["full_steps"] == [0, 2, 3]
+        assert sum(counts.skipped for counts in receipt.branches.values()) == len(tiny.branches) * receipt.sites
         found = tiny.as_theirs(ours(pipe, tiny, steps=4).latents)
     assert_same(found, expected)
     assert (found - tiny.as_theirs(ours(pipe, tiny, steps=4).latents)).abs().max() > 1e-4
@@ -247,6 +287,30 @@ def test_an_interrupted_run_leaves_nothing_announced():
         interrupted = ours(pipe, tiny, steps=4).latents
     with longtake.apply(pipe, TaylorSeer(interval=2)):
         assert torch.equal(ours(pipe, tiny, steps=4).latents, interrupted)
+
+
+def test_a_run_of_the_pipeline_that_broke_is_over():
+    """Between two calls, in its second step of six; the next begins behind that, and neither names its steps."""
+    tiny, pipe = FAMILIES["latte"], quiet(latte())
+
+    def stop(pipe, step, t, kwargs):
+        if step == 1:
+            raise KeyboardInterrupt
+        return kwargs
+
+    class Late(type(pipe.scheduler)):
+        """The last two of six steps, as in a run that begins with a clip."""
+
+        def set_timesteps(self, steps, device=None):
+            super().set_timesteps(6, device)
+            self.timesteps = self.timesteps[-2:]
+
+    with longtake.apply(pipe, TaylorSeer(interval=9, last_full=False)) as stack:
+        with pytest.raises(KeyboardInterrupt):
+            tiny.theirs(pipe, steps=6, callback_on_step_end=stop)
+        pipe.scheduler.__class__ = Late
+        tiny.theirs(pipe, steps=2)
+        assert [ledger.receipts[0].notes["full_steps"] for ledger in stack.ledgers.values()] == [[0], [0]]
 
 
 @pytest.mark.parametrize("name", ["wan", "cogvideox", "mochi"])

@@ -18,6 +18,10 @@ class ProjectedGuidance(Method):
     """APG; settings as `longtake.diffusion.guidance.APG`."""
 
     name: ClassVar[str] = "apg"
+    idle: ClassVar[str] = (
+        "the run was not made by our sampling loop, or without a prediction without the prompt; call a pipeline of ours, or "
+        "longtake.pipelines.foreign.ForeignPipeline around one of diffusers, or leave it out"
+    )
 
     scale: float = 8.0
     eta: float = 0.0

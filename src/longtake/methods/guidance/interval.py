@@ -26,6 +26,10 @@ class GuidanceInterval(Method):
         Knob("low", (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)),
         Knob("high", (0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)),
     )
+    idle: ClassVar[str] = (
+        "the run had no guidance, or no step outside of the interval, or was not made by our sampling loop; give a guidance "
+        "other than 1 and a narrower interval, or leave it out"
+    )
 
     low: float = 0.15
     high: float = 0.9

@@ -18,6 +18,9 @@ class Allegro(Dialect):
     fps = 15.0
     words: ClassVar[int] = 512
 
+    def settle(self) -> None:
+        self.pipe.vae.enable_tiling()  # it decodes in tiles, or not at all
+
     @property
     def usual(self) -> Usual:
         own, (time, space) = self.pipe.transformer.config, self.stride

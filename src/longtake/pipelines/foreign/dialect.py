@@ -42,6 +42,7 @@ class Dialect:
         fps: frame rate of the clips that the family was trained on.
         words: tokens of a prompt that are read.
         batched: both predictions of guidance are made in one forward.
+        exact: parts of the pipeline that stay in float32 whatever dtype it is loaded in, as they are published.
         embeds: strength of guidance that the network itself is told unless another is asked for; None where it is not.
     """
 
@@ -49,10 +50,14 @@ class Dialect:
     fps: float
     words: ClassVar[int]
     batched: ClassVar[bool] = True
+    exact: ClassVar[tuple[str, ...]] = ()
     embeds: ClassVar[float | None] = None
 
     def __init__(self, pipe: DiffusionPipeline) -> None:
         self.pipe: Any = pipe
+
+    def settle(self) -> None:
+        """Set up a pipeline that was just loaded, where it works in one way only."""
 
     # ---------------------------------------------------------------------------------------------------------- sizes
 

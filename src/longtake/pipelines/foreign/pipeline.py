@@ -13,12 +13,13 @@ is not guided, where LattePipeline guides it as well; its published scheduler do
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.configuration_utils import FrozenDict
 from torch import Tensor, nn
 
 from longtake.diffusion.conditions import Conditions
@@ -33,9 +34,10 @@ from longtake.pipelines.foreign.hunyuan_video import HunyuanVideo
 from longtake.pipelines.foreign.latte import Latte
 from longtake.pipelines.foreign.ltx import LTX
 from longtake.pipelines.foreign.mochi import Mochi
+from longtake.pipelines.foreign.strengths import TwoStrengths
 from longtake.pipelines.foreign.wan import Wan
 from longtake.pipelines.limits import MAX_GUIDANCE, check_settings
-from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_memory, versions
+from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_memory, versions, weights_hash
 from longtake.pipelines.schedulers import describe_scheduler
 from longtake.pipelines.text import check_prompt
 from longtake.pipelines.video_pipeline import VideoOutput
@@ -84,6 +86,14 @@ class ForeignPipeline:
             raise Unsupported(f"{type(pipe).__name__} cannot be sampled by our loop; use one of {', '.join(DIALECTS)}")
         self.pipe: Any = pipe
         self.dialect = DIALECTS[names[0]](pipe)
+        self._weights: tuple[tuple[tuple[int, int], ...], str] | None = None
+
+    @property
+    def config(self) -> FrozenDict:
+        """The pipeline's, with the frame rate (fps) and the usual frames, height and width (clip_size)."""
+        usual = self.dialect.usual
+        more = {"fps": self.dialect.fps, "clip_size": [usual.frames, usual.height, usual.width]}
+        return FrozenDict({**self.pipe.config, **more})
 
     @property
     def transformer(self) -> nn.Module:
@@ -97,8 +107,12 @@ class ForeignPipeline:
 
     @property
     def scheduler(self) -> SchedulerMixin:
-        """The pipeline's."""
+        """The pipeline's. What takes its place must be one that the family works with."""
         return self.pipe.scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: SchedulerMixin) -> None:
+        self.pipe.scheduler = scheduler
 
     @property
     def device(self) -> torch.device:
@@ -116,6 +130,7 @@ class ForeignPipeline:
         width: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        guidance_2: float | None = None,
         embedded_guidance: float | None = None,
         seed: int = 0,
         count: int = 1,
@@ -126,11 +141,11 @@ class ForeignPipeline:
         Args:
             prompt ... on_step: as a call of `VideoPipeline`. None: what the pipeline itself would take.
             guidance: strength of classifier-free guidance; 1 is none. HunyuanVideo's own is 1, see the next.
+            guidance_2: of the second network of Wan 2.2; None is as the first. Where that is 1, neither is guided.
             embedded_guidance: strength that HunyuanVideo's network is told; None is 6.
 
         Returns:
-            Clip, latents (count, C, T', H', W') as the scheduler leaves them, and the record. The record does not name the
-            weights, which are too many to be hashed at every start.
+            Clip, latents (count, C, T', H', W') as the scheduler leaves them, and the record.
 
         Raises:
             BadInput, BadSize: an argument out of its range, before any network runs.
@@ -145,6 +160,7 @@ class ForeignPipeline:
             width=width,
             steps=steps,
             guidance=guidance,
+            guidance_2=guidance_2,
             seed=seed,
             count=count,
         )
@@ -161,7 +177,7 @@ class ForeignPipeline:
             start.cond,
             steps=None,
             null=start.null,
-            guider=CFG(settings.guidance),
+            guider=self.guider(settings, start.scheduler),
             batched=self.dialect.batched,
             generators=start.generators,
             stack=stack,
@@ -177,7 +193,7 @@ class ForeignPipeline:
         record = Record(
             settings=settings if stack is None else replace(settings, methods=tuple(map(str, stack.methods))),
             model=str(self.pipe.config.get("_name_or_path") or ""),
-            weights="",
+            weights=self.weights(),
             scheduler=describe_scheduler(self.pipe.scheduler),
             fps=self.dialect.fps,
             dtype=str(self.transformer.dtype).removeprefix("torch."),
@@ -202,6 +218,7 @@ class ForeignPipeline:
         width: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        guidance_2: float | None = None,
         seed: int = 0,
         count: int = 1,
     ) -> Settings:
@@ -217,12 +234,49 @@ class ForeignPipeline:
             usual.guidance if guidance is None else guidance,
             seed,
             count,
+            guidance_2=guidance_2,
         )
+        self.check(settings)
+        return settings
+
+    def check(self, settings: Settings) -> None:
+        """Raise BadInput or BadSize for a value out of its range."""
         for name in ("prompt", "negative_prompt"):
             check_prompt(getattr(settings, name), self.pipe.tokenizer, name=name)
         check_settings(settings)
+        if settings.guidance_2 is not None and self.transformer_2 is None:
+            raise BadInput(f"guidance_2 was given, and this {self.dialect.pipeline} has one network; use guidance")
         self.dialect.latent_shape(settings.frames, settings.height, settings.width)
-        return settings
+
+    def guider(self, settings: Settings, scheduler: SchedulerMixin) -> CFG | TwoStrengths:
+        """How a run is guided, whose scheduler has its timesteps set."""
+        own, second = settings.guidance, settings.guidance_2
+        if second is None:
+            return CFG(own)
+        steps: Any = scheduler
+        levels = [
+            float(sigma)
+            for t, sigma in zip(steps.timesteps, steps.sigmas, strict=False)  # behind the last step there is one more
+            if self.dialect.network_at(float(t))[0] != "transformer"
+        ]
+        return TwoStrengths(own, second, own, frozenset(levels))
+
+    def weights(self) -> str:
+        """SHA-256 over the denoisers, without any method; computed again only when a weight was written since.
+
+        It takes some seconds a gigabyte. "" where weights are not in memory, as with sequential offloading.
+        """
+        networks = {"transformer": self.transformer}
+        if self.transformer_2 is not None:
+            networks["transformer_2"] = self.transformer_2
+        stack = self.stack()
+        with nullcontext() if stack is None else stack.bare():
+            held = [one for network in networks.values() for one in network.state_dict(keep_vars=True).values()]
+            stamp = tuple((id(one), one._version) for one in held)
+            if self._weights is None or self._weights[0] != stamp:
+                there = not any(one.is_meta for one in held)
+                self._weights = stamp, weights_hash(networks) if there else ""
+        return self._weights[1]
 
     @torch.no_grad()
     def prepare(self, settings: Settings, *, guided: bool = True) -> Start:

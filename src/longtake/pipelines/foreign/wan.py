@@ -15,6 +15,7 @@ class Wan(Dialect):
     fps = 16.0
     words: ClassVar[int] = 512
     batched: ClassVar[bool] = False
+    exact: ClassVar[tuple[str, ...]] = ("vae",)
 
     @property
     def usual(self) -> Usual:
