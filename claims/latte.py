@@ -12,7 +12,7 @@ Threshold: `holds` when in every seed V1's error at the middle levels is at leas
 identity error is lower; `does not hold` when in every seed one of the two is missed; else `inconclusive`. No order among
 V1 to V4 and the other switches is part of the claim: they are reported with their spread.
 
-    python claims/latte.py [--steps 250] [--seeds 0 1 2] [--only V1,V2] [--cache DIR] [--out FILE]
+    python claims/latte.py [--steps 400] [--seeds 0 1 2] [--only V1,V2] [--cache DIR] [--out FILE]
 
 Finished trainings in the cache are taken as they are, so that an interrupted study goes on.
 """
@@ -169,7 +169,7 @@ def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
 def main() -> None:
     """Train, measure, print the table, draw, write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", default=",".join(STUDY), help="comma-separated names of the study")
     parser.add_argument("--cache", type=Path, default=Path("runs/latte-study"))
