@@ -1,6 +1,6 @@
 """TaylorSeer: what a forecast step and a full one cost, and ours beside diffusers' hook and cache-dit.
 
-    pip install --no-deps --target FOLDER cache-dit; PYTHONPATH=FOLDER python benchmarks/taylorseer.py
+    pip install --no-deps --target FOLDER cache-dit; PYTHONPATH=FOLDER python benchmarks/taylorseer.py [--only errors]
 
 Without cache-dit its rows are left out. It is no dependency of the library.
 
@@ -15,10 +15,15 @@ Wan, HunyuanVideo
            computes the first block of each list and forecasts what the others add; ours with `first=1`, which computes
            the first of all. The error is that of the final latents, mean squared over the variance of the dense ones.
 
+errors     the same runs with orders 1 and 2, and with every fourth step full, which diffusers' rule has no setting for.
+           cache-dit takes no difference before a run's fourth step, so that with two full steps at the beginning it holds
+           its value until the third one; with every fourth step full it forecasts what ours does.
+
 How often the last block really ran is counted on all of them and asserted to be equal before anything is timed.
 """
 
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,10 +40,15 @@ from longtake.runtime.stack import Stack
 from timing import arguments, compare, save
 
 WIDTH, HEADS, DEPTH, LATENTS, WORDS, TEXT = 384, 6, 8, (1, 16, 8, 16, 16), 32, 128
-STEPS, WARMUP, INTERVAL, ORDER = 12, 2, 4, 1
-FULL = [s for s in range(STEPS) if s < WARMUP or (s - WARMUP - 1) % INTERVAL == 0]  # diffusers' rule, given to all
-MASK = "".join("01"[s in FULL] for s in range(STEPS))
+STEPS, WARMUP, INTERVAL = 12, 2, 4
 NEVER = 1_000_000  # an interval that is longer than any run
+
+
+def full_steps(warmup: int) -> list[int]:
+    """By the rule of diffusers' hook, which is given to all; every fourth for a warmup of 0."""
+    if not warmup:
+        return list(range(0, STEPS, INTERVAL))
+    return [s for s in range(STEPS) if s < warmup or (s - warmup - 1) % INTERVAL == 0]
 
 
 @dataclass(frozen=True)
@@ -174,10 +184,10 @@ class Runs:
     Args:
         kind: of network; the weights depend on it alone.
         cache: "dense", "diffusers", "cache-dit", or a setting of ours.
-        order: of the forecasts.
+        order, warmup: of the forecasts.
     """
 
-    def __init__(self, kind: Kind, cache: str | TaylorSeer, order: int = ORDER) -> None:
+    def __init__(self, kind: Kind, cache: str | TaylorSeer, order: int, warmup: int) -> None:
         torch.manual_seed(0)
         self.cache, self.network = cache, kind.make()
         with torch.no_grad():
@@ -195,11 +205,11 @@ class Runs:
         if cache == "diffusers":
             self.network.enable_cache(
                 TaylorSeerCacheConfig(
-                    INTERVAL, WARMUP, None, order, torch.float32, list(kind.idle) or None, list(kind.active)
+                    INTERVAL, warmup, None, order, torch.float32, list(kind.idle) or None, list(kind.active)
                 )
             )
         elif cache == "cache-dit":
-            attach_cache_dit(self.network, order)
+            attach_cache_dit(self.network, order, warmup)
         elif isinstance(cache, TaylorSeer):
             Stack([cache]).attach(self.network)
 
@@ -222,7 +232,7 @@ class Runs:
         self.times_full += 1
 
 
-def attach_cache_dit(network: nn.Module, order: int) -> None:
+def attach_cache_dit(network: nn.Module, order: int, warmup: int) -> None:
     """Its block cache with Taylor forecasts, on a fixed list of steps, with as few blocks computed as it allows."""
     import cache_dit
     from cache_dit import BlockAdapter, DBCacheConfig, ForwardPattern, TaylorSeerCalibratorConfig
@@ -237,65 +247,86 @@ def attach_cache_dit(network: nn.Module, order: int) -> None:
             check_num_outputs=False, has_separate_cfg=False,
         ),
         cache_config=DBCacheConfig(
-            Fn_compute_blocks=1, Bn_compute_blocks=0, max_warmup_steps=WARMUP, enable_separate_cfg=False,
-            num_inference_steps=STEPS, steps_computation_mask=[int(one) for one in MASK],
+            Fn_compute_blocks=1, Bn_compute_blocks=0, max_warmup_steps=warmup, enable_separate_cfg=False,
+            num_inference_steps=STEPS, steps_computation_mask=[int(s in full_steps(warmup)) for s in range(STEPS)],
             steps_computation_policy="static",
         ),
         calibrator_config=TaylorSeerCalibratorConfig(taylorseer_order=order),
     )  # fmt: skip
 
 
-def caches(order: int) -> dict[str, str | TaylorSeer]:
+def caches(order: int, warmup: int) -> dict[str, str | TaylorSeer]:
     """Candidates of a side-by-side table, the baseline first."""
+    mask = "".join("01"[s in full_steps(warmup)] for s in range(STEPS))
     return {
         "dense": "dense",
-        "diffusers, module": "diffusers",
-        "longtake, module": TaylorSeer(order=order, mask=MASK, factor_dtype="float32"),
+        **({"diffusers, module": "diffusers"} if warmup else {}),
+        "longtake, module": TaylorSeer(order=order, mask=mask, factor_dtype="float32"),
         **({"cache-dit, range": "cache-dit"} if cache_dit_version() else {}),
-        "longtake, range": TaylorSeer(order=order, mask=MASK, granularity="range", first=1),
-        "longtake, output": TaylorSeer(order=order, mask=MASK, granularity="output"),
+        "longtake, range": TaylorSeer(order=order, mask=mask, granularity="range", first=1),
+        "longtake, output": TaylorSeer(order=order, mask=mask, granularity="output"),
     }
 
 
-def run_once(kind: Kind, order: int, dense: Tensor | None = None) -> tuple[dict[str, Runs], dict[str, float], Tensor]:
+def run_once(
+    kind: Kind, order: int, warmup: int, dense: Tensor | None = None
+) -> tuple[dict[str, Runs], dict[str, float], Tensor]:
     """Runs by name, their errors, and the dense latents, which are made unless given; all made as many full steps."""
-    runs, errors = {}, {}
-    for name, cache in caches(order).items():
+    runs, errors, full = {}, {}, len(full_steps(warmup))
+    for name, cache in caches(order, warmup).items():
         if name == "dense" and dense is not None:
             continue
-        runs[name] = Runs(kind, cache, order)
+        runs[name] = Runs(kind, cache, order, warmup)
         made = runs[name]()
-        assert runs[name].times_full == (STEPS if name == "dense" else len(FULL)), (
-            f"{name}: {runs[name].times_full} full"
-        )
-        dense = made if dense is None else dense
+        assert runs[name].times_full == (STEPS if name == "dense" else full), f"{name}: {runs[name].times_full} full"
+        if name == "dense":
+            dense = made
+            continue
+        assert dense is not None
         errors[name] = float((made - dense).square().mean() / dense.var())
     assert dense is not None
     return runs, errors, dense
 
 
+def errors_of(kind: Kind) -> dict[str, dict[str, float]]:
+    """Errors by order and schedule."""
+    found, dense = {}, None
+    for warmup, schedule in ((WARMUP, f"{WARMUP} at the beginning"), (0, "every fourth")):
+        for order in (1, 2):
+            _, found[f"order {order}, {schedule}"], dense = run_once(kind, order, warmup, dense)
+    return found
+
+
 def main() -> None:
-    chosen = arguments(__doc__, repeats=5)
+    tables = ("forecast", "dense", *KINDS, "errors")
+    chosen = arguments(__doc__, repeats=5, only=tables)
     if cache_dit_version() is None:
         print("cache-dit is not there, and its rows are left out: pip install --no-deps --target FOLDER cache-dit, and")
         print("run this again with PYTHONPATH=FOLDER")
-    results: dict[str, Any] = {}
-    forecast, dense = of_the_starter()
-    for name, candidates, times in (("forecast", forecast, 3), ("dense", dense, 9)):
-        results[name] = compare(candidates, repeats=times * chosen.repeats, warmup=2)
-        print(f"\n{name}\n{results[name]}", flush=True)
-    del forecast, dense
+    before = chosen.out / "taylorseer.json"
+    results: dict[str, Any] = json.loads(before.read_text())["results"] if chosen.only and before.exists() else {}
+    asked = chosen.only or tables
+    starter = dict(
+        zip(("forecast", "dense"), of_the_starter() if {"forecast", "dense"} & set(asked) else (), strict=False)
+    )
+    for name, times in (("forecast", 3), ("dense", 9)):
+        if name in asked:
+            results[name] = compare(starter[name], repeats=times * chosen.repeats, warmup=2)
+            print(f"\n{name}\n{results[name]}", flush=True)
+    starter.clear()
     for name, kind in KINDS.items():
-        runs, results[f"{name} error, order 1"], latents = run_once(kind, 1)
-        results[f"{name} error, order 2"] = run_once(kind, 2, latents)[1]
-        for order in (1, 2):
-            errors = results[f"{name} error, order {order}"]
-            print(f"\n{name}, error, order {order}:", ", ".join(f"{one} {value:.3g}" for one, value in errors.items()))
-        results[name] = compare(runs, repeats=chosen.repeats, warmup=0)
-        print(f"\n{name}\n{results[name]}", flush=True)
+        if name in asked:
+            results[name] = compare(run_once(kind, 1, WARMUP)[0], repeats=chosen.repeats, warmup=0)
+            print(f"\n{name}\n{results[name]}", flush=True)
+        if "errors" in asked:
+            results[f"{name} errors"] = errors_of(kind)
+            for setting, errors in results[f"{name} errors"].items():
+                print(
+                    f"{name}, {setting}:", ", ".join(f"{one} {value:.4f}" for one, value in errors.items()), flush=True
+                )
     setting = {
         "width": WIDTH, "heads": HEADS, "depth": DEPTH, "latents": LATENTS, "tokens": 8 * 8 * 8, "words": WORDS,
-        "steps": STEPS, "full": FULL, "threads": torch.get_num_threads(), "cache_dit": cache_dit_version(),
+        "steps": STEPS, "full": full_steps(WARMUP), "threads": torch.get_num_threads(), "cache_dit": cache_dit_version(),
     }  # fmt: skip
     print("\nwritten:", save("taylorseer", results, setting=setting, folder=chosen.out))
 

@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -240,14 +240,19 @@ def commit() -> str | None:
     return head.stdout.strip() + ("+" if dirty.returncode else "")
 
 
-def arguments(description: str | None, *, repeats: int = 7) -> argparse.Namespace:
-    """Command line that every benchmark shares: `--repeats N --threads N --out DIR`; sets torch's threads."""
+def arguments(description: str | None, *, repeats: int = 7, only: Sequence[str] = ()) -> argparse.Namespace:
+    """Command line that every benchmark shares: `--repeats N --threads N --out DIR`; sets torch's threads.
+
+    With `only` also `--only TABLE ...`, one or several of those.
+    """
     parser = argparse.ArgumentParser(
         description=(description or "").split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=repeats, help="timed rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads that torch uses")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result JSON")
+    if only:
+        parser.add_argument("--only", nargs="+", choices=only, default=[], help="tables to make; the others are kept")
     chosen = parser.parse_args(sys.argv[1:])
     torch.set_num_threads(chosen.threads)
     return chosen
