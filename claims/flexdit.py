@@ -83,7 +83,7 @@ class MergedLatte(Converted, Latte):
     @register_to_config
     def __init__(self, base: dict[str, Any]) -> None:
         Latte.__init__(self, **base)
-        self.keep(base=base)
+        self.keep({"base": base})
         self.blocks = nn.ModuleList(MergedBlock(block) for block in self.blocks)  # type: ignore[arg-type]
 
 

@@ -11,8 +11,7 @@ that stage. Neither is shipped; `--copy` and `--same` name their folders.
 Thresholds: class read-back 0.90; the copy's FVD is the larger one at equal steps. The verdict is `holds` when both are
 reached.
 
-    python claims/starter_latte.py --copy runs/starter-latte-spatial/clips/export \\
-        --same runs/starter-latte/clips/export [--model starter-latte] [--clips 512]
+    python claims/starter_latte.py [--model starter-latte] [--copy FOLDER] [--same FOLDER] [--clips 512]
 
 Numbers of a model are kept in the cache by its weights. The copy is trained by
     longtake train recipes/starter-latte.yaml out=runs/starter-latte-spatial \\
@@ -109,8 +108,8 @@ def main() -> None:
     """Generate, read back, measure, print, write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="starter-latte")
-    parser.add_argument("--copy", required=True, help="folder of the copy without attention over time")
-    parser.add_argument("--same", required=True, help="folder of the starter at the copy's steps")
+    parser.add_argument("--copy", default="runs/starter-latte-spatial/clips/export", help="without attention over time")
+    parser.add_argument("--same", default="runs/starter-latte/clips/export", help="the starter at the copy's steps")
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=3.0)

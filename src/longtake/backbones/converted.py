@@ -28,8 +28,8 @@ class Converted:
         """
         return None
 
-    def keep(self, **own: Any) -> None:
-        """Leave these alone in what is saved, now that the base has written its own beside them."""
+    def keep(self, own: dict[str, Any]) -> None:
+        """Leave these arguments alone in what is saved, now that the base has written its own beside them."""
         private = {name: value for name, value in self._internal_dict.items() if name.startswith("_")}
         self._internal_dict = FrozenDict({**private, **own})
 

@@ -239,7 +239,7 @@ class Latte(ModelMixin, ConfigMixin):
         Raises:
             BadSize: latents that the patch does not divide. BadInput: a condition that this network does not take.
         """
-        grid = self._grid(latents, images)
+        grid = self.token_grid(latents, images)
         if condition is not None:
             raise BadInput("frames were given to a Latte, which takes none; leave them out")
         h = self.embed(patchify(latents, self.patch)).unflatten(1, (grid.frames, -1))  # (B, F, N, D)
@@ -284,7 +284,8 @@ class Latte(ModelMixin, ConfigMixin):
         """Grid of the tokens that sparse blocks work on at a timestep: None here, every block sees all tokens."""
         return None
 
-    def _grid(self, latents: Tensor, images: int) -> TokenGrid:
+    def token_grid(self, latents: Tensor, images: int) -> TokenGrid:
+        """Grid of the tokens of latents (B, C, T, H, W). Raises as `forward`."""
         _, _, *size = latents.shape
         if any(n % p for n, p in zip(size, self.patch, strict=True)):
             raise BadSize(f"latents of {tuple(size)} cannot be cut into patches of {self.patch}; use multiples of them")

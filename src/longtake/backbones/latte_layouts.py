@@ -122,7 +122,7 @@ def to_official(model: Latte, frames: int = 16, side: int = 32) -> dict[str, Ten
         if stem == "head":
             value = _channels_last(value, config.patch, model.out_channels)
         weights[theirs] = value.clone()
-    grid = model._grid(torch.empty(1, config.latent_channels, frames, side, side), 0)
+    grid = model.token_grid(torch.empty(1, config.latent_channels, frames, side, side), 0)
     weights["pos_embed"] = model._places(grid, torch.device("cpu"))[None]
     weights["temp_embed"] = model._moments(frames, 0, torch.device("cpu"))[:, 0][None]
     return weights

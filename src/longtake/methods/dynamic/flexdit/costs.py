@@ -43,7 +43,9 @@ def dit_macs(
 
 
 @torch.no_grad()
-def mac_report(network: nn.Module, latents: Sequence[int], levels: Sequence[float], **given: Any) -> list[int]:
+def mac_report(
+    network: nn.Module, latents: Sequence[int], levels: Sequence[float], given: dict[str, Any] | None = None
+) -> list[int]:
     """Multiply-accumulates of a network's call at each noise level, counted on calls of random latents.
 
     Levels that share a sparse grid are counted once. Average over the sampling steps that are taken, not over stages.
@@ -52,7 +54,7 @@ def mac_report(network: nn.Module, latents: Sequence[int], levels: Sequence[floa
         network: any of ours; those without stages cost the same at all levels.
         latents: shape (C, T, H, W) of one sample.
         levels: noise levels in [0, 1].
-        given: further arguments of its forward, such as text.
+        given: further arguments of its forward by name, such as text.
     """
     weight, view = next(network.parameters()), view_of(network)
     x = torch.randn(1, *latents, dtype=weight.dtype, generator=torch.Generator().manual_seed(0)).to(weight.device)
@@ -64,7 +66,7 @@ def mac_report(network: nn.Module, latents: Sequence[int], levels: Sequence[floa
         key = None if density is None else density.grid(level, view.grid({"latents": x}))
         if key not in known:
             with counting(view) as counter:
-                network(x, timestep, **given)
+                network(x, timestep, **(given or {}))
             known[key] = counter.costs.total
         counted.append(known[key])
     return counted

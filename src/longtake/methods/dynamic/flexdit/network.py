@@ -47,7 +47,7 @@ class FlexLatte(Converted, Latte):
     @register_to_config
     def __init__(self, base: dict[str, Any], layout: str, density: dict[str, Any]) -> None:
         Latte.__init__(self, **base)
-        self.keep(base=base, layout=layout, density=density)
+        self.keep({"base": base, "layout": layout, "density": density})
         self.layout, self.density = _checked(layout, density, self.config.depth)
         self.calls = Calls()
         if self.config.inject == "all_tokens":
@@ -73,11 +73,11 @@ class FlexLatte(Converted, Latte):
         """The stage that a timestep (1,), 0 to 1000, is in; a batch must be of one."""
         return self.density.stage(float(timestep) / STEPS)
 
-    def forward(self, latents: Tensor, timestep: Tensor, *args: Any, images: int = 0, **kwargs: Any) -> Tensor:
-        """As `Latte.forward`, without single images beside the clip."""
+    def token_grid(self, latents: Tensor, images: int) -> TokenGrid:
+        """As a Latte's; single images beside the clip are refused."""
         if images:
             raise BadInput(f"{images} single images beside a clip; FlexDiT takes clips alone: use images=0")
-        return super().forward(latents, timestep, *args, **kwargs)
+        return super().token_grid(latents, images)
 
 
 class FlexHybrid(Converted, HybridStreamDiT):
@@ -102,7 +102,7 @@ class FlexHybrid(Converted, HybridStreamDiT):
     @register_to_config
     def __init__(self, base: dict[str, Any], layout: str, density: dict[str, Any]) -> None:
         HybridStreamDiT.__init__(self, **base)
-        self.keep(base=base, layout=layout, density=density)
+        self.keep({"base": base, "layout": layout, "density": density})
         self.layout, self.density = _checked(layout, density, len(self.blocks))
         self.calls = Calls()
         self.blocks = hybrid.convert_blocks(self.blocks, self.layout, self.config.width, self.config.theta)
