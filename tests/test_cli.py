@@ -164,7 +164,7 @@ def test_a_disk_that_is_full(run, here, tiny_folder):
 
 
 def test_our_own_defect_is_one_line_with_exit_code_1(run, monkeypatch):
-    def broken(_):
+    def broken(*args, **kwargs):
         raise ZeroDivisionError("two\nlines")
 
     monkeypatch.setattr("longtake.catalogue.systems", broken)
@@ -172,7 +172,7 @@ def test_our_own_defect_is_one_line_with_exit_code_1(run, monkeypatch):
 
 
 def test_an_interrupt_is_not_a_traceback(run, monkeypatch):
-    def interrupt(_):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("longtake.catalogue.systems", interrupt)
