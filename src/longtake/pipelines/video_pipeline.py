@@ -191,6 +191,8 @@ class VideoPipeline(DiffusionPipeline):
         shape = self.check(settings)
         self.check_tokenizer()
         stack = stack_of(self.transformer)
+        if isinstance(self.transformer, Converted):
+            self.transformer.receipt()  # what was called before this run is not its own
         if stack is not None:
             stack.admit(self, settings)
         given, settings, notes = self._read_given(settings, image, last_image, continue_from)
