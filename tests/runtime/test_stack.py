@@ -1,5 +1,6 @@
 """Methods together: their order, their conflicts, attaching and taking away."""
 
+import gc
 import json
 from dataclasses import dataclass
 from typing import ClassVar
@@ -265,3 +266,26 @@ def test_outside_a_run_our_networks_are_dense():
         with pytest.raises(RuntimeError, match="on purpose"):
             sample(tiny, noise, text, stack, break_at=2)
         assert torch.equal(tiny(noise, text["cond"], 500.0, "cond"), plain)
+
+
+@pytest.mark.filterwarnings("ignore:apg did nothing")
+@pytest.mark.parametrize("family", ["our-waver", "our-latte", "wan", "hunyuan-video"])
+@pytest.mark.parametrize("spec", ["taylorseer", "taylorseer:granularity=block", "local-window:frames=0", "apg"])
+def test_a_run_leaves_no_tensors_to_the_garbage_collector(family, spec):
+    """What is only freed by collecting cycles is memory that a GPU is missing meanwhile."""
+    tiny = build(family)
+    given = tiny.draw()
+    with Stack(parse_stack(spec), allow_inert=True).attach(tiny.network) as stack, torch.no_grad():
+        sample(tiny, *given, stack)
+        gc.collect()
+        gc.disable()
+        try:
+            sample(tiny, *given, stack)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = [one for one in gc.garbage if isinstance(one, torch.Tensor)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not left

@@ -21,6 +21,9 @@ from longtake.runtime.views import BlockAt, ModelView, PartAt, Signature
 if TYPE_CHECKING:
     from longtake.runtime.stack import Stack
 
+Go = Callable[..., Any]
+"""Asks the methods from number i on, and is handed itself: a function that names itself is a cycle, and would keep the
+tensors of its call until garbage is collected."""
 WHOLE = Site("model", 0, 1, "video", "model")
 """The network as a whole."""
 
@@ -197,15 +200,15 @@ class Conductor:
             self._plan()
             asked = self._acting([b for b in self.bounds if b.method.overrides("predict") and b.method.wants(WHOLE)])
 
-            def go(i: int) -> Any:
+            def go(i: int, on: Go) -> Any:
                 if i == len(asked):
                     return self._measured(original, args, kwargs, kind)
                 here = self.here(asked[i], WHOLE)
                 return self._counted(
-                    asked[i], here, lambda nxt: asked[i].method.predict(here, nxt), lambda: go(i + 1), ("",)
+                    asked[i], here, lambda nxt: asked[i].method.predict(here, nxt), lambda: on(i + 1, on), ("",)
                 )
 
-            out = go(0)
+            out = go(0, go)
             self._close(self.call)
             return out
         except BaseException:
@@ -269,7 +272,7 @@ class Conductor:
                 return original(*args, **kwargs)
             given, bounds = names.by_name(args, kwargs), self._acting(bounds)
 
-            def go(i: int, h: Tensor, text: Tensor | None) -> Block:
+            def go(i: int, on: Go, h: Tensor, text: Tensor | None) -> Block:
                 if i == len(bounds):
                     new = {form.hidden: h} if form.text is None else {form.hidden: h, form.text: text}
                     fresh, rest = names.put(args, kwargs, new)
@@ -280,11 +283,11 @@ class Conductor:
                     bounds[i],
                     here,
                     lambda nxt: bounds[i].method.block(here, h, text, nxt),
-                    lambda h, text: go(i + 1, h, text),
+                    lambda h, text: on(i + 1, on, h, text),
                     (site.name,),
                 )
 
-            h, text = go(0, given[form.hidden], None if form.text is None else given[form.text])
+            h, text = go(0, go, given[form.hidden], None if form.text is None else given[form.text])
             return h if form.text is None else (h, text)
 
         return around
@@ -297,15 +300,15 @@ class Conductor:
                 return original(*args, **kwargs)
             x, bounds = _first(args, kwargs), self._acting(bounds)
 
-            def go(i: int) -> Any:
+            def go(i: int, on: Go) -> Any:
                 if i == len(bounds):
                     return original(*args, **kwargs)
                 here = self.here(bounds[i], part.site)
                 return self._counted(
-                    bounds[i], here, lambda nxt: bounds[i].method.part(here, x, nxt), lambda: go(i + 1), names
+                    bounds[i], here, lambda nxt: bounds[i].method.part(here, x, nxt), lambda: on(i + 1, on), names
                 )
 
-            return go(0)
+            return go(0, go)
 
         return around
 
@@ -332,7 +335,7 @@ class Conductor:
             own = replace(site, name=f"{site.name}#{number}") if number else site
             name, counter, kernel = scores(site.name, number), self.call.counting, ""
 
-            def go(i: int, call: AttnCall, lse: bool) -> Any:
+            def go(i: int, on: Go, call: AttnCall, lse: bool) -> Any:
                 """The output, or with `lse` (output, log-sum-exp)."""
                 nonlocal kernel
                 if i == len(bounds):
@@ -344,9 +347,9 @@ class Conductor:
                 def nxt(call: AttnCall, lse: bool = False) -> Any:
                     nonlocal pair, kernel
                     if not (lse or here.lse):
-                        return go(i + 1, call, False)
+                        return on(i + 1, on, call, False)
                     kernel = ""
-                    pair = go(i + 1, call, True)
+                    pair = on(i + 1, on, call, True)
                     if lse and kernel:
                         here.receipt.kernels[kernel] += 1
                     return pair if lse else pair[0]
@@ -363,7 +366,7 @@ class Conductor:
                 return pair if lse else made
 
             with nullcontext() if counter is None else counter.attention(name, call):
-                return go(0, call, lse)
+                return go(0, go, call, lse)
 
         def around_ours(bounds: list[Bound], original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             if self.call is None or not (bounds or self.call.counting):

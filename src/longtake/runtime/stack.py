@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from longtake.errors import Conflict, InertMethod, Unsupported
-from longtake.runtime.conductor import WHOLE, Conductor
+from longtake.runtime.conductor import WHOLE, Conductor, Go
 from longtake.runtime.hooks import conductor_of
 from longtake.runtime.ledger import Ledger
 from longtake.runtime.looping import SamplingLoop
@@ -215,14 +215,14 @@ class Stack:
         info = replace(info, branch=f"{info.branch}.{GUIDANCE}" if info.extra else GUIDANCE)
         asked = [(i, method) for i, method in enumerate(self.methods) if method.overrides("guide")]
 
-        def go(place: int, cond: Tensor, null: Tensor) -> Tensor:
+        def go(place: int, on: Go, cond: Tensor, null: Tensor) -> Tensor:
             if place == len(asked):
                 return nxt(cond, null)
             number, method = asked[place]
             state, step = self.store.at(number, info, GUIDANCE), self.store.step(number, info)
             receipt = self.ledger(info.run).receipts[number]
             here = Here(info, WHOLE, view, grid, state, state, step, receipt)
-            made = method.guide(here, cond, null, x, lambda cond, null: go(place + 1, cond, null))
+            made = method.guide(here, cond, null, x, lambda cond, null: on(place + 1, on, cond, null))
             counts = receipt.count(GUIDANCE)
             if here.other_way:
                 counts.changed += 1
@@ -230,7 +230,7 @@ class Stack:
                 counts.computed += 1
             return made
 
-        return go(0, cond, null)
+        return go(0, go, cond, null)
 
     def admit(self, pipe: Any, settings: Any = None) -> None:
         """Raise Unsupported for a pipeline, or for settings of a run, that the stack's terms do not allow."""
