@@ -31,18 +31,18 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from starter_latte import FIRST_SEED, HELD_OUT, OPTIONS, clips_of, read_back
 from torch import Tensor, nn
 
 import longtake
 from longtake.backbones.converted import Converted, base_config
 from longtake.backbones.latte import Latte
 from longtake.backbones.latte_blocks import LatteBlock, LatteCondition
-from longtake.data.scenes import SceneDataset, sample_scene
-from longtake.data.scenes.classes import class_kinds, class_number
+from longtake.data.scenes import SceneDataset, SceneOptions, sample_scene
+from longtake.data.scenes.classes import class_number
 from longtake.diffusion.flow import TIMESTEPS
 from longtake.evaluation.measure import measure
 from longtake.evaluation.protocol import find_protocol
+from longtake.evaluation.readback.of_classes import clips_of_classes, read_classes
 from longtake.evaluation.sources import SceneSource, TensorSource
 from longtake.methods.dynamic.flexdit import Density, mac_report, to_flexdit
 from longtake.methods.dynamic.flexdit.latte import on_grid
@@ -55,6 +55,9 @@ from longtake.training.recipe import Recipe, resolve
 from longtake.training.tasks.generator import GeneratorTask
 from longtake.video import to_uint8
 
+OPTIONS = SceneOptions(relations=("alone",))
+HELD_OUT = SceneOptions(relations=("alone",), split="held-out")
+FIRST_SEED = 960_000
 LAYOUT, LONG = "1+2x[1,1,1,0]+1", "1+[1,4,1,0]+1"
 GRIDS = ((16, 3, 3), (16, 2, 2), (8, 2, 2), (4, 2, 2))
 NETWORKS = ("dense", "flexdit", "one module", "fixed", "merged")
@@ -256,13 +259,13 @@ def generated(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     pipe = longtake.load(folder)
     labels = [class_number(sample_scene(FIRST_SEED + i, HELD_OUT), OPTIONS) for i in range(chosen.clips)]
     begun = time.perf_counter()
-    clips = clips_of(pipe, labels, SAMPLING, 3.0)
+    clips = clips_of_classes(pipe, labels, OPTIONS, frames=16, steps=SAMPLING, guidance=3.0)
     seconds = (time.perf_counter() - begun) / len(clips)
     fake = TensorSource(to_uint8(clips).permute(0, 4, 1, 2, 3).contiguous())
     real = SceneSource(SceneDataset(options=HELD_OUT, first_seed=FIRST_SEED, count=len(clips), frames=16, plain=True))
     values = measure(fake, real, ["fvd"], find_protocol("ours", {"frames": 16}), cache=chosen.cache).result.values
     return {
-        "read back": read_back(clips, [class_kinds(OPTIONS)[label] for label in labels]),
+        "read back": read_classes(clips, labels, OPTIONS),
         "FVD[scenes-3d]": next(value.value for value in values if value.name.startswith("FVD")),
         "seconds_per_clip": seconds,
     }

@@ -27,13 +27,11 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-import longtake
 from longtake.data.scenes import SceneDataset, SceneOptions
-from longtake.data.scenes.classes import class_kinds, class_names
 from longtake.diffusion.gaussian import GaussianDiffusion
 from longtake.evaluation.measure import measure
 from longtake.evaluation.protocol import find_protocol
-from longtake.evaluation.readback.fitting import load_detector
+from longtake.evaluation.readback.of_classes import clips_of_classes, read_classes
 from longtake.evaluation.sources import SceneSource, TensorSource
 from longtake.pipelines import load
 from longtake.pipelines.records import machine, versions
@@ -100,13 +98,9 @@ def look(pipe: Any, seed: int, cache: Path, real: SceneSource) -> dict[str, floa
     """Numbers of a trained pipeline."""
     errors = held_out_errors(pipe, seed)
     found = {"error": statistics.mean(errors.values()), "middle": statistics.mean(errors[t] for t in MIDDLE)}
-    names, kinds = class_names(OPTIONS), class_kinds(OPTIONS)
-    clips = torch.cat(
-        [pipe(name, steps=50, guidance=3.0, seed=1000 * seed + i).clip.pixels for i, name in enumerate(names)]
-    )
-    detector = load_detector(Path(longtake.__file__).parent / "starters" / "readback")
-    things = [reading.objects[0] for reading in detector.read(clips, [1] * len(clips))]
-    found["read back"] = statistics.mean((t.shape, t.motion) == kind for t, kind in zip(things, kinds, strict=True))
+    labels = range(NETWORK["classes"])
+    clips = clips_of_classes(pipe, labels, OPTIONS, frames=16, steps=50, guidance=3.0, seed=100_000 * seed)
+    found["read back"] = read_classes(clips, labels, OPTIONS)["class"]
     fake = TensorSource(to_uint8(clips).permute(0, 4, 1, 2, 3).contiguous())
     protocol = find_protocol("ours", {"frames": 16})
     values = measure(fake, real, ["fvd", "subject"], protocol, cache=cache, resamples=0).result.values

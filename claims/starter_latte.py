@@ -20,21 +20,19 @@ Numbers of a model are kept in the cache by its weights. The copy is trained by
 
 import argparse
 import json
-import statistics
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import longtake
 from longtake.data.scenes import SceneDataset, SceneOptions, render_scenes, sample_scene
-from longtake.data.scenes.classes import class_kinds, class_names, class_number
+from longtake.data.scenes.classes import class_number
 from longtake.evaluation.measure import measure
 from longtake.evaluation.protocol import find_protocol
-from longtake.evaluation.readback.fitting import load_detector
+from longtake.evaluation.readback.of_classes import clips_of_classes, read_classes
 from longtake.evaluation.sources import SceneSource, TensorSource
 from longtake.pipelines.records import machine, versions
 from longtake.video import to_uint8
@@ -47,32 +45,6 @@ READ_BACK = 0.90
 METRICS = ["fvd", "subject", "warping"]
 
 
-def clips_of(pipe: Any, labels: list[int], steps: int, guidance: float) -> Tensor:
-    """A clip of each label: (len(labels), 3, 16, 64, 64) in [-1, 1]. Class c has the seeds 1000 c, 1000 c + 1 and so on."""
-    names, clips = class_names(OPTIONS), torch.empty(len(labels), 3, 16, 64, 64)
-    for label in sorted(set(labels)):
-        places = [i for i, one in enumerate(labels) if one == label]
-        made = pipe(names[label], frames=16, steps=steps, guidance=guidance, seed=1000 * label, count=len(places))
-        clips[places] = made.clip.pixels
-    return clips
-
-
-def read_back(clips: Tensor, kinds: list[tuple[str, str]]) -> dict[str, float]:
-    """Shares of clips whose shape, motion, and both are those of their class."""
-    detector = load_detector(Path(longtake.__file__).parent / "starters" / "readback")
-    things = [
-        reading.objects[0]
-        for part in clips.split(64)
-        for reading in detector.read(part, [1] * len(part))
-    ]  # fmt: skip
-    pairs = list(zip(things, kinds, strict=True))
-    return {
-        "shape": statistics.mean(thing.shape == shape for thing, (shape, _) in pairs),
-        "motion": statistics.mean(thing.motion == motion for thing, (_, motion) in pairs),
-        "class": statistics.mean((thing.shape, thing.motion) == kind for thing, kind in pairs),
-    }
-
-
 def look(folder: str, labels: list[int], chosen: argparse.Namespace) -> dict[str, Any]:
     """All numbers of one model."""
     pipe = longtake.load(folder)
@@ -80,13 +52,13 @@ def look(folder: str, labels: list[int], chosen: argparse.Namespace) -> dict[str
     if known.exists():
         return json.loads(known.read_text())
     begun = time.perf_counter()
-    clips = clips_of(pipe, labels, chosen.steps, chosen.guidance)
+    clips = clips_of_classes(pipe, labels, OPTIONS, frames=16, steps=chosen.steps, guidance=chosen.guidance)
     seconds = (time.perf_counter() - begun) / len(clips)
     fake = TensorSource(to_uint8(clips).permute(0, 4, 1, 2, 3).contiguous())
     data = SceneDataset(options=HELD_OUT, first_seed=FIRST_SEED, count=len(clips), frames=16, plain=True)
     result = measure(fake, SceneSource(data), METRICS, find_protocol("ours", {"frames": 16}), cache=chosen.cache).result
     found = {
-        "read back": read_back(clips, [class_kinds(OPTIONS)[label] for label in labels]),
+        "read back": read_classes(clips, labels, OPTIONS),
         "measures": {
             one.name: {"value": one.value, "low": one.low, "high": one.high, one.reference_name: one.reference}
             for one in result.values
@@ -122,7 +94,7 @@ def main() -> None:
     labels = [class_number(scene, OPTIONS) for scene in scenes]
     renders = torch.cat([render_scenes(scenes[i : i + 64], frames=16) for i in range(0, len(scenes), 64)])
     found = {
-        "renders": {"read back": read_back(renders, [class_kinds(OPTIONS)[label] for label in labels])},
+        "renders": {"read back": read_classes(renders, labels, OPTIONS)},
         "starter-latte": look(chosen.model, labels, chosen),
         "same steps": look(chosen.same, labels, chosen),
         "without time": look(chosen.copy, labels, chosen),

@@ -24,7 +24,7 @@ import torch
 import longtake
 from longtake.data.scenes import SceneOptions, render_scenes, sample_scene
 from longtake.evaluation.readback import ATTRIBUTES, score_readings
-from longtake.evaluation.readback.fitting import load_detector
+from longtake.evaluation.readback.fitting import shipped_detector
 from longtake.pipelines.records import machine, versions
 
 FIRST_SEED = 500_000
@@ -50,7 +50,7 @@ def main() -> None:
 
     pipe = longtake.load(args.model)
     pipe.set_progress_bar_config(disable=True)
-    detector = load_detector(Path(longtake.__file__).parent / "starters" / "readback")
+    detector = shipped_detector()
     options = SceneOptions(split="held-out")
     half = args.prompts // 2
     groups = {

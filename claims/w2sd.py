@@ -26,7 +26,6 @@ Trainings, and clips that were measured, are kept in the cache, so that an inter
 import argparse
 import json
 import shutil
-import statistics
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,12 +40,12 @@ from torch import Tensor, nn
 
 import longtake
 from longtake.data.scenes import SceneDataset, SceneOptions, sample_scene
-from longtake.data.scenes.classes import class_kinds, class_names, class_number
+from longtake.data.scenes.classes import class_number
 from longtake.diffusion.conditions import Conditions
 from longtake.diffusion.sampling import sample
 from longtake.evaluation.measure import measure
 from longtake.evaluation.protocol import find_protocol
-from longtake.evaluation.readback.fitting import load_detector
+from longtake.evaluation.readback.of_classes import clips_of_classes, read_classes
 from longtake.evaluation.sources import SceneSource, TensorSource
 from longtake.methods.sampling.w2sd import W2SD, equal_evaluations
 from longtake.pipelines.records import machine, versions
@@ -201,13 +200,8 @@ def trained(seed: int, steps: int, cache: Path, batch: int, scenes: int) -> tupl
 
 def clips_of(pipe: Any, labels: list[int], steps: int, seed: int) -> Tensor:
     """A clip of each label, (len(labels), 3, 16, 64, 64) in [-1, 1]."""
-    names, clips = class_names(OPTIONS), torch.empty(len(labels), 3, 16, 64, 64)
-    for label in sorted(set(labels)):
-        places = [i for i, one in enumerate(labels) if one == label]
-        first = 1_000_000 * seed + 1000 * label
-        made = pipe(names[label], steps=steps, guidance=GUIDANCE, seed=first, count=len(places))
-        clips[places] = made.clip.pixels
-    return clips
+    first = 1_000_000 * seed
+    return clips_of_classes(pipe, labels, OPTIONS, frames=16, steps=steps, guidance=GUIDANCE, seed=first)
 
 
 def look(clips: Tensor, labels: list[int], cache: Path) -> dict[str, float]:
@@ -216,13 +210,9 @@ def look(clips: Tensor, labels: list[int], cache: Path) -> dict[str, float]:
     real = SceneSource(SceneDataset(options=HELD_OUT, first_seed=FIRST_SEED, count=len(labels), frames=16, plain=True))
     protocol = find_protocol("ours", {"frames": 16})
     values = measure(fake, real, ["fvd"], protocol, cache=cache, resamples=0).result.values
-    detector = load_detector(Path(longtake.__file__).parent / "starters" / "readback")
-    things = [reading.objects[0] for part in clips.split(64) for reading in detector.read(part, [1] * len(part))]
-    kinds = [class_kinds(OPTIONS)[label] for label in labels]
-    read = [(thing.shape, thing.motion) == kind for thing, kind in zip(things, kinds, strict=True)]
     return {
         "FVD[scenes-3d]": next(value.value for value in values if value.name.startswith("FVD")),
-        "read back": statistics.mean(read),
+        "read back": read_classes(clips, labels, OPTIONS)["class"],
     }
 
 

@@ -83,7 +83,7 @@ def test_fewer_tokens_run_and_matter(case, grid):
 
 
 @torch.no_grad()
-def test_starts_near_the_dense_network():
+def test_recovered_tokens_start_as_the_dense_ones():
     network = latte()
     flex = to_flexdit(network, "dense1+2x[1,1,1,0]+1", WHOLE)
     for name, module in flex.named_modules():

@@ -27,9 +27,8 @@ from longtake.errors import BadOutput, InertMethod, LongtakeError
 from longtake.evaluation.metrics.frechet import expected_floor, frechet_distance
 from longtake.evaluation.metrics.reference import CEILING
 from longtake.evaluation.networks import load_network
-from longtake.evaluation.networks.finding import STARTERS
 from longtake.evaluation.readback import Score
-from longtake.evaluation.readback.fitting import load_detector
+from longtake.evaluation.readback.fitting import shipped_detector
 from longtake.pipelines.loading import load
 from longtake.pipelines.records import machine, versions
 from longtake.video import write_bytes
@@ -314,7 +313,7 @@ def _against_prompts(
     clips = len(made[0].kept)
     counts = f"{count(clips, 'clip')} a row and {count(len(prompts.scenes), 'render')}"
     enough = min(clips, len(prompts.scenes)) >= FEWEST
-    detector = load_detector(STARTERS / "readback")
+    detector = shipped_detector()
     network = load_network("scenes-3d") if enough else None
     s = first.settings
     renders = look(render_batches(prompts.scenes, s.frames, s.height, s.width, first.fps), detector, network)

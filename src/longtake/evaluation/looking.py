@@ -47,10 +47,9 @@ class Kit:
     def load(self, chosen: Sequence[str]) -> None:
         """Load the detector and CLIP if a metric that was chosen wants them. Raises BadInput for a folder that is none."""
         if "readback" in chosen:
-            from longtake.evaluation.networks.finding import STARTERS
-            from longtake.evaluation.readback.fitting import load_detector
+            from longtake.evaluation.readback.fitting import shipped_detector
 
-            self.detector = load_detector(STARTERS / "readback").to(self.device)
+            self.detector = shipped_detector().to(self.device)
         if "clip" in chosen and self.clip_folder is not None:
             from longtake.evaluation.networks.clip import ClipScorer
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from longtake.data.scenes import world
 from longtake.data.scenes.sampling import SceneOptions
+from longtake.evaluation.networks.finding import STARTERS
 from longtake.evaluation.readback.detector import ReadBackDetector
 from longtake.evaluation.readback.scoring import score_readings
 
@@ -130,3 +131,8 @@ def measure_own_accuracy(detector: ReadBackDetector, clips: list[tuple[Tensor, l
 def load_detector(folder: str | Path) -> ReadBackDetector:
     """Load a trained detector in evaluation mode."""
     return ReadBackDetector.from_pretrained(folder).eval()
+
+
+def shipped_detector() -> ReadBackDetector:
+    """The detector in the package, in eval mode."""
+    return load_detector(STARTERS / "readback")

@@ -6,6 +6,7 @@ stays as it is. A sparse token's rotary position is the mean one of its cell, wh
 """
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from longtake.backbones.waver_blocks import (
 from longtake.layers.modulation import add_gated, norm_modulate
 from longtake.layers.rotary import norm_rotate, rotary_table
 from longtake.methods.dynamic.flexdit.density import Layout
-from longtake.methods.dynamic.flexdit.pieces import centres, fusion, linear_of, pool, spread
+from longtake.methods.dynamic.flexdit.pieces import arrange, centres, fusion, linear_of, pool, spread
 from longtake.runtime import AttendPoint, AttnCall, TokenGrid
 
 
@@ -153,16 +154,8 @@ class SparseDenseModule(nn.Module):
 
 def convert_blocks(blocks: nn.ModuleList, layout: Layout, width: int, theta: float) -> nn.ModuleList:
     """The blocks of a HybridStreamDiT in a layout's roles; they are taken over, and changed."""
-    rest = iter(blocks)
-
-    def take(count: int) -> list[nn.Module]:
-        return [next(rest) for _ in range(count)]
-
-    made = take(layout.bottom)
-    for generate, sparse, recover, dense in layout.modules:
-        first, middle, one, last = (take(count) for count in (generate, sparse, recover, dense))
-        made.append(SparseDenseModule(first, middle, one[0], last, width, theta))
-    return nn.ModuleList([*made, *take(layout.top)])
+    module = partial(SparseDenseModule, width=width, theta=theta)
+    return arrange(blocks, layout, module)[1]
 
 
 def on_grid(cond: BlockCondition, dense: TokenGrid, sparse: TokenGrid, words: int, theta: float) -> BlockCondition:

@@ -8,13 +8,14 @@ within the queries' own tokens.
 """
 
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor, nn
 
 from longtake.backbones.latte_blocks import AxisAttention, LatteBlock, LatteCondition
 from longtake.layers.rotary import rotary_line, rotate
 from longtake.methods.dynamic.flexdit.density import Layout
-from longtake.methods.dynamic.flexdit.pieces import centres, fusion, linear_of, pool, spread
+from longtake.methods.dynamic.flexdit.pieces import arrange, centres, fusion, linear_of, pool, spread
 from longtake.runtime import AttendPoint, AttnCall, TokenGrid
 
 
@@ -156,19 +157,11 @@ class SparseDenseModule(nn.Module):
 
 def convert_blocks(blocks: nn.ModuleList, layout: Layout, width: int) -> nn.ModuleList:
     """The blocks of a Latte in a layout's roles; they are taken over, and changed."""
-    rest = iter(blocks)
-
-    def take(count: int) -> list[LatteBlock]:
-        return [next(rest) for _ in range(count)]  # type: ignore[misc]
-
-    made: list[nn.Module] = take(layout.bottom)  # type: ignore[assignment]
-    for block in made if layout.pooled_bottom else []:
+    bottom, made = arrange(blocks, layout, partial(SparseDenseModule, width=width))  # type: ignore[arg-type]
+    for block in bottom if layout.pooled_bottom else []:
         for axis, attention in block.attentions.items():  # type: ignore[union-attr]
             block.attentions[axis] = PooledAttention(attention)  # type: ignore[index]
-    for generate, sparse, recover, dense in layout.modules:
-        first, middle, one, last = (take(count) for count in (generate, sparse, recover, dense))
-        made.append(SparseDenseModule(first, middle, one[0], last, width))
-    return nn.ModuleList([*made, *take(layout.top)])
+    return made
 
 
 def on_grid(cond: LatteCondition, grid: TokenGrid) -> LatteCondition:

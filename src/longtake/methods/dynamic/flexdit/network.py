@@ -21,7 +21,35 @@ from longtake.runtime import BlockForm, Blocks, TokenGrid
 from longtake.runtime.receipts import Receipt
 
 
-class FlexLatte(Converted, Latte):
+class _Flexible(Converted):
+    """What both kinds have in common."""
+
+    layout: Layout
+    density: Density
+    calls: Calls
+
+    def take(self, layout: str, density: dict[str, Any], depth: int) -> None:
+        """Read layout and density; raises BadInput for a layout of another depth."""
+        self.layout, self.density, self.calls = Layout.read(layout), Density(**density), Calls()
+        if self.layout.depth != depth:
+            raise BadInput(
+                f"layout {layout} is of {self.layout.depth} blocks and the network has {depth}; the two must agree"
+            )
+
+    def sparse_grid(self, timestep: Tensor, grid: TokenGrid) -> TokenGrid:
+        """Grid of sparse tokens at a timestep."""
+        return self.calls.see(timestep, grid, self.density.of_batch(timestep, grid))
+
+    def receipt(self) -> Receipt | None:
+        """Tokens of every block at every noise level."""
+        return self.calls.receipt(self.layout, self.density)
+
+    def stage_of(self, timestep: Tensor) -> int:
+        """The stage that a timestep (1,), 0 to 1000, is in; a batch must be of one."""
+        return self.density.stage(float(timestep) / STEPS)
+
+
+class FlexLatte(_Flexible, Latte):
     """A Latte of changing token density.
 
     Methods see each sparse-dense module as one block from dense tokens to dense tokens; what is inside has no fixed shape
@@ -48,8 +76,7 @@ class FlexLatte(Converted, Latte):
     def __init__(self, base: dict[str, Any], layout: str, density: dict[str, Any]) -> None:
         Latte.__init__(self, **base)
         self.keep({"base": base, "layout": layout, "density": density})
-        self.layout, self.density = _checked(layout, density, self.config.depth)
-        self.calls = Calls()
+        self.take(layout, density, self.config.depth)
         if self.config.inject == "all_tokens":
             raise Unsupported(
                 "a Latte with inject='all_tokens' has its condition among the tokens, which FlexDiT would pool"
@@ -61,18 +88,6 @@ class FlexLatte(Converted, Latte):
             )
         self.blocks = latte.convert_blocks(self.blocks, self.layout, self.config.width)
 
-    def sparse_grid(self, timestep: Tensor, grid: TokenGrid) -> TokenGrid:
-        """Grid of sparse tokens at a timestep."""
-        return self.calls.see(timestep, grid, self.density.of_batch(timestep, grid))
-
-    def receipt(self) -> Receipt | None:
-        """Tokens of every block at every noise level."""
-        return self.calls.receipt(self.layout, self.density)
-
-    def stage_of(self, timestep: Tensor) -> int:
-        """The stage that a timestep (1,), 0 to 1000, is in; a batch must be of one."""
-        return self.density.stage(float(timestep) / STEPS)
-
     def token_grid(self, latents: Tensor, images: int) -> TokenGrid:
         """As a Latte's; single images beside the clip are refused."""
         if images:
@@ -80,7 +95,7 @@ class FlexLatte(Converted, Latte):
         return super().token_grid(latents, images)
 
 
-class FlexHybrid(Converted, HybridStreamDiT):
+class FlexHybrid(_Flexible, HybridStreamDiT):
     """A HybridStreamDiT of changing token density; see `FlexLatte`.
 
     Args:
@@ -103,21 +118,8 @@ class FlexHybrid(Converted, HybridStreamDiT):
     def __init__(self, base: dict[str, Any], layout: str, density: dict[str, Any]) -> None:
         HybridStreamDiT.__init__(self, **base)
         self.keep({"base": base, "layout": layout, "density": density})
-        self.layout, self.density = _checked(layout, density, len(self.blocks))
-        self.calls = Calls()
+        self.take(layout, density, len(self.blocks))
         self.blocks = hybrid.convert_blocks(self.blocks, self.layout, self.config.width, self.config.theta)
-
-    def sparse_grid(self, timestep: Tensor, grid: TokenGrid) -> TokenGrid:
-        """Grid of sparse tokens at a timestep."""
-        return self.calls.see(timestep, grid, self.density.of_batch(timestep, grid))
-
-    def receipt(self) -> Receipt | None:
-        """Tokens of every block at every noise level."""
-        return self.calls.receipt(self.layout, self.density)
-
-    def stage_of(self, timestep: Tensor) -> int:
-        """The stage that a timestep (1,), 0 to 1000, is in; a batch must be of one."""
-        return self.density.stage(float(timestep) / STEPS)
 
 
 WHOLE_LATTE = BlockForm((), (), hidden="h", layout="frames")
@@ -157,10 +159,3 @@ def _hybrid_form(block: nn.Module) -> BlockForm:
         return WHOLE_HYBRID
     form = WAVER.stacks[0].form
     return form if isinstance(form, BlockForm) else form(block)
-
-
-def _checked(layout: str, density: dict[str, Any], depth: int) -> tuple[Layout, Density]:
-    read = Layout.read(layout)
-    if read.depth != depth:
-        raise BadInput(f"layout {layout} is of {read.depth} blocks and the network has {depth}; the two must agree")
-    return read, Density(**density)

@@ -4,10 +4,13 @@ Means over cells are torch's adaptive pooling, whose cells overlap where sizes d
 the split of fused projections as in the published code.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from longtake.layers.linear import Linear
+from longtake.methods.dynamic.flexdit.density import Layout
 from longtake.runtime import TokenGrid
 
 
@@ -42,6 +45,30 @@ def spread(s: Tensor, dense: TokenGrid, sparse: TokenGrid) -> Tensor:
         rows, columns = nearest_cells(dense.height, sparse.height), nearest_cells(dense.width, sparse.width)
         s = s.index_select(2, (rows[:, None] * sparse.width + columns).flatten().to(s.device))
     return s.repeat_interleave(dense.frames // sparse.frames, dim=1) if dense.frames != sparse.frames else s
+
+
+def arrange(
+    blocks: nn.ModuleList,
+    layout: Layout,
+    module: Callable[[list[nn.Module], list[nn.Module], nn.Module, list[nn.Module]], nn.Module],
+) -> tuple[list[nn.Module], nn.ModuleList]:
+    """Blocks in a layout's roles: those of the bottom, and the whole list with the modules in place of their blocks.
+
+    Args:
+        blocks: layout.depth of them, in order; they are taken over.
+        module: from the blocks that generate, those on sparse tokens, the one that recovers and the dense ones.
+    """
+    rest = iter(blocks)
+
+    def take(count: int) -> list[nn.Module]:
+        return [next(rest) for _ in range(count)]
+
+    bottom = take(layout.bottom)
+    made = list(bottom)
+    for counts in layout.modules:
+        generate, sparse, (recover,), dense = (take(count) for count in counts)
+        made.append(module(generate, sparse, recover, dense))
+    return bottom, nn.ModuleList([*made, *take(layout.top)])
 
 
 def linear_of(fused: nn.Linear, first: int, last: int) -> Linear:
