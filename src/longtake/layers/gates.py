@@ -1,0 +1,32 @@
+"""Binary gates that a network learns: straight-through Gumbel-sigmoid in training, a threshold afterwards.
+
+A gate of logit z is drawn as 1 with the probability sigmoid(z), whatever the temperature; its gradient is that of
+sigmoid((z + noise) / temperature) (Jang et al., arXiv 1611.01144, for two classes; as in DyDiT, arXiv 2410.03456).
+"""
+
+import torch
+from torch import Tensor
+
+
+def drawn_gates(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    """Draw gates and pass gradients through them.
+
+    Args:
+        logits: any shape, z.
+        temperature: tau, above 0; flat gradients when large.
+        generator: of the noise, on the logits' device; None = torch's own.
+
+    Returns:
+        Exactly 0 or 1, float32, of the same shape; its gradient is the soft gate's.
+    """
+    z = logits.float()
+    # The difference of two Gumbel draws is one logistic draw.
+    u = torch.rand(z.shape, generator=generator, device=z.device).clamp(1e-7, 1 - 1e-7)
+    soft = torch.sigmoid((z + u.log() - (-u).log1p()) / temperature)
+    hard = (soft > 0.5).float()
+    return hard + (soft - soft.detach())  # in this order: the bracket is exactly 0
+
+
+def decided_gates(logits: Tensor) -> Tensor:
+    """Gates without noise: 1 where the logit is above 0, else 0; float32, without a gradient."""
+    return (logits > 0).float()

@@ -1,0 +1,29 @@
+"""Gates: exact values, the right odds, the soft gate's gradient."""
+
+import torch
+
+from longtake.layers.gates import decided_gates, drawn_gates
+
+
+def test_drawn_gates_are_exactly_zero_or_one_and_as_likely_as_the_sigmoid() -> None:
+    logits = torch.tensor([-2.0, -0.5, 0.0, 1.0, 3.0]).repeat(20_000, 1)
+    gates = drawn_gates(logits, 5.0, torch.Generator().manual_seed(0))
+    assert set(gates.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(gates.mean(0), logits[0].sigmoid(), atol=0.01, rtol=0)
+
+
+def test_their_gradient_is_the_soft_gates() -> None:
+    logits = torch.randn(64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    drawn_gates(logits, 2.0, torch.Generator().manual_seed(2)).sum().backward()
+    u = torch.rand(64, generator=torch.Generator().manual_seed(2))
+    twin = logits.detach().clone().requires_grad_()
+    torch.sigmoid((twin + torch.logit(u)) / 2.0).sum().backward()
+    assert logits.grad is not None and twin.grad is not None
+    torch.testing.assert_close(logits.grad, twin.grad)
+    assert logits.grad.abs().min() > 0
+
+
+def test_an_open_gate_stays_open_and_decided_ones_have_a_threshold_at_zero() -> None:
+    generator = torch.Generator().manual_seed(3)
+    assert drawn_gates(torch.full((10_000,), 35.0), 5.0, generator).min() == 1
+    assert decided_gates(torch.tensor([-1e-6, 0.0, 1e-6])).tolist() == [0.0, 0.0, 1.0]
