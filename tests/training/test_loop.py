@@ -102,8 +102,9 @@ def test_a_stopped_run_resumes_to_the_same_curve(tmp_path):
     train_toy(tmp_path / "whole", changes, dropout=0.2)
     train_toy(tmp_path / "parts", {**changes, "steps": 12, "minutes": 0.0}, dropout=0.2)  # one step, then late
     assert len(losses(tmp_path / "parts")) == 1
-    result, _ = train_toy(tmp_path / "parts", changes, dropout=0.2, resume=True)
+    result, task = train_toy(tmp_path / "parts", changes, dropout=0.2, resume=True)
     assert result.stopped == "finished"
+    assert task.begun == list(range(1, 12)), "a task is told how many steps are behind it"
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     held = [read_curve(tmp_path / name / "validation.csv") for name in ("whole", "parts")]
     assert held[0] == held[1]

@@ -78,11 +78,15 @@ class Toy:
         self.world, self.delay = world, delay
         self.poison_at: int | None = None  # call number whose loss is not finite
         self.calls = 0
+        self.begun: list[int] = []
 
     def data(self) -> tuple[Any, Any]:
         held_out = Vectors()
         held_out.rows = held_out.rows[:6] + 1
         return [Vectors(self.delay)], held_out
+
+    def begin(self, step: int) -> None:
+        self.begun.append(step)
 
     def loss(self, batch: dict[str, Any], seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         self.calls += 1

@@ -170,6 +170,7 @@ class Loop:
     def _train_step(self, batch: list[Batch], seeds: list[list[int]]) -> None:
         """One optimiser step over this process's micro-batches."""
         recipe, last = self.recipe.optimizer, len(batch) - 1
+        self.task.begin(self.step)
         total: list[Tensor] = []
         for number, (part, part_seeds) in enumerate(zip(batch, seeds, strict=True)):
             with self._synchronised(number == last):

@@ -28,6 +28,10 @@ class Task(Protocol):
         """Return the training sets, one for each part of the recipe's data, and the held-out set."""
         ...
 
+    def begin(self, step: int) -> None:
+        """Be told how many steps are completed, before each one; for what changes in the course of a training."""
+        ...
+
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss of a batch (a scalar) and its named parts (detached scalars)."""
         ...

@@ -110,6 +110,9 @@ class GeneratorTask:
             self.sets = train, held_out
         return self.sets
 
+    def begin(self, step: int) -> None:
+        """Nothing changes from step to step."""
+
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         latents, objective = self.latents(batch, seeds), self.recipe.objective
         sigmas, dropped, kinds, images_dropped = [], [], [], []

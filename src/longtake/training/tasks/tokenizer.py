@@ -48,6 +48,9 @@ class TokenizerTask:
             self.sets = pixel_data(self.recipe.data, self.recipe.seed, self.world)
         return self.sets
 
+    def begin(self, step: int) -> None:
+        """Nothing changes from step to step."""
+
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         pixels = batch["pixels"]
         mean, logvar = self.vae.posterior(pixels)
