@@ -27,3 +27,11 @@ def test_an_open_gate_stays_open_and_decided_ones_have_a_threshold_at_zero() -> 
     generator = torch.Generator().manual_seed(3)
     assert drawn_gates(torch.full((10_000,), 35.0), 5.0, generator).min() == 1
     assert decided_gates(torch.tensor([-1e-6, 0.0, 1e-6])).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_generators_of_rows_draw_for_each_row_what_it_would_draw_alone() -> None:
+    logits = torch.zeros(2, 500)
+    both = drawn_gates(logits, 1.0, [torch.Generator().manual_seed(seed) for seed in (4, 5)])
+    alone = drawn_gates(logits[1:], 1.0, [torch.Generator().manual_seed(5)])
+    assert torch.equal(both[1], alone[0])
+    assert not torch.equal(both[0], both[1])

@@ -4,24 +4,29 @@ A gate of logit z is drawn as 1 with the probability sigmoid(z), whatever the te
 sigmoid((z + noise) / temperature) (Jang et al., arXiv 1611.01144, for two classes; as in DyDiT, arXiv 2410.03456).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def drawn_gates(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+def drawn_gates(
+    logits: Tensor, temperature: float, generator: torch.Generator | Sequence[torch.Generator] | None = None
+) -> Tensor:
     """Draw gates and pass gradients through them.
 
     Args:
         logits: any shape, z.
         temperature: tau, above 0; flat gradients when large.
-        generator: of the noise, on the logits' device; None = torch's own.
+        generator: of the noise, on the logits' device; one for each row of the first dimension, on any device; or None =
+            torch's own.
 
     Returns:
         Exactly 0 or 1, float32, of the same shape; its gradient is the soft gate's.
     """
     z = logits.float()
     # The difference of two Gumbel draws is one logistic draw.
-    u = torch.rand(z.shape, generator=generator, device=z.device).clamp(1e-7, 1 - 1e-7)
+    u = _uniform(z, generator).clamp(1e-7, 1 - 1e-7)
     soft = torch.sigmoid((z + u.log() - (-u).log1p()) / temperature)
     hard = (soft > 0.5).float()
     return hard + (soft - soft.detach())  # in this order: the bracket is exactly 0
@@ -30,3 +35,11 @@ def drawn_gates(logits: Tensor, temperature: float, generator: torch.Generator |
 def decided_gates(logits: Tensor) -> Tensor:
     """Gates without noise: 1 where the logit is above 0, else 0; float32, without a gradient."""
     return (logits > 0).float()
+
+
+def _uniform(z: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+    """Numbers in [0, 1) of z's shape."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.rand(z.shape, generator=generator, device=z.device)
+    rows = [torch.rand(z.shape[1:], generator=one, device=one.device) for one in generator]
+    return torch.stack(rows).to(z.device)
