@@ -137,7 +137,7 @@ def test_an_image_is_what_the_model_makes_of_a_clip_without_attention_over_time(
 def test_variant_4_is_the_sum_of_its_two_attentions_computed_apart(half_width):
     block = awake(LatteBlock(16, 32, 4, "parallel", "block", 0, 1, half_width=half_width))
     h, total = noise(2, 3, 4, 16), noise(2, 1, 16, seed=1)
-    cond = LatteCondition(total, None, None, None, None, TokenGrid(3, 2, 2), 3, None)
+    cond = LatteCondition(total, None, None, None, None, TokenGrid(3, 2, 2), 3, None, total[:, 0])
     with torch.no_grad():
         shift, scale, gate, shift_f, scale_f, gate_f = block.projection(total).unsqueeze(3).unbind(2)
         norm = torch.nn.functional.layer_norm

@@ -245,7 +245,8 @@ class Latte(ModelMixin, ConfigMixin):
         h = self.embed(patchify(latents, self.patch)).unflatten(1, (grid.frames, -1))  # (B, F, N, D)
         h = h + self._places(grid, h.device).to(h.dtype)
 
-        final = self._time(timestep, h.shape[0])
+        time = self.embed_time(timestep.expand(h.shape[0]))
+        final = time[:, None]
         parts = [final]
         if self.class_embed is not None:
             parts.append(self._label(labels, image_labels, h.shape[0], grid, images))
@@ -262,8 +263,9 @@ class Latte(ModelMixin, ConfigMixin):
             grid=grid,
             video=grid.frames - images,
             info=info,
-            sparse=self.sparse_grid(timestep, grid),
+            time=time,
         )
+        cond = self.prepare(cond, timestep)
         if self.config.inject == "all_tokens":
             extra = [part[:, :, None].expand(-1, grid.frames, -1, -1) for part in parts]
             h = torch.cat([h, *(part.to(h.dtype) for part in extra)], dim=2)
@@ -280,9 +282,9 @@ class Latte(ModelMixin, ConfigMixin):
         made = unpatchify(self.head(h).flatten(1, 2), grid, (1, *self.patch[1:]))
         return (made if self.expand is None else self.expand(made)).to(latents.dtype)
 
-    def sparse_grid(self, timestep: Tensor, grid: TokenGrid) -> TokenGrid | None:
-        """Grid of the tokens that sparse blocks work on at a timestep: None here, every block sees all tokens."""
-        return None
+    def prepare(self, cond: LatteCondition, timestep: Tensor) -> LatteCondition:
+        """Add what the blocks of a converted network need besides: nothing here."""
+        return cond
 
     def token_grid(self, latents: Tensor, images: int) -> TokenGrid:
         """Grid of the tokens of latents (B, C, T, H, W). Raises as `forward`."""
@@ -318,12 +320,12 @@ class Latte(ModelMixin, ConfigMixin):
             table = self.time_scale * table
         return nn.functional.pad(table, (0, 0, 0, images))[:, None]
 
-    def _time(self, timestep: Tensor, batch: int) -> Tensor:
-        """Embedded time: (B, 1, D) float32."""
-        time = timestep_features(timestep.expand(batch))
+    def embed_time(self, timestep: Tensor) -> Tensor:
+        """Timesteps (B,), 0 to 1000, embedded: (B, D) float32."""
+        time = timestep_features(timestep)
         for layer in self.time_embed:
             time = linear_fp32(layer, time) if isinstance(layer, nn.Linear) else layer(time)
-        return time[:, None]
+        return time
 
     def _label(
         self, labels: Tensor | None, image_labels: Tensor | None, batch: int, grid: TokenGrid, images: int

@@ -13,7 +13,9 @@ S' and T' of V4 are attentions of full width with half the heads, each twice as 
 parameters; `half_width` gives each half of the channels instead.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,7 @@ KINDS = {
     "parallel": ("space", "time"),
 }
 """Kinds of blocks, and the axes that each attends over."""
+Layer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class LatteCondition:
         grid: the tokens of the whole clip, frames of single images included.
         video: how many of the frames are the clip; the rest are single images, which nothing attends to over time.
         info: which forward of which run, None outside one.
+        time: (B, D) float32, the embedded timestep alone.
         sparse: grid of the tokens that sparse blocks work on at this noise level; None in a network without any.
+        routing: what dynamic blocks decide by; None in a network without any.
     """
 
     total: Tensor
@@ -60,7 +65,9 @@ class LatteCondition:
     grid: TokenGrid
     video: int
     info: StepInfo | None
+    time: Tensor
     sparse: TokenGrid | None = None
+    routing: Any = None
 
     def of_video(self) -> "LatteCondition":
         """The same for the clip's frames alone."""
@@ -87,6 +94,10 @@ class AxisAttention(nn.Module):
 
     def forward(self, u: Tensor, cond: LatteCondition) -> Tensor:
         """(B, F, N, D) -> the same."""
+        return self.through(u, cond, self.qkv, self.out, self.heads)
+
+    def through(self, u: Tensor, cond: LatteCondition, qkv: Layer, out: Layer, heads: int) -> Tensor:
+        """The same through other projections, of so many heads: (..., D) -> (..., 3 inner), (..., inner) -> (..., D)."""
         b, f, n, _ = u.shape
         h, w = cond.grid.height, cond.grid.width
         if self.axis == "space":  # rows (B, F) of N
@@ -95,13 +106,13 @@ class AxisAttention(nn.Module):
             rows, grid = u.transpose(1, 2), TokenGrid(f, 1, 1)
         else:  # rows (B, 1) of F N
             rows, grid = u.flatten(1, 2)[:, None], TokenGrid(f, h, w)
-        qkv = self.qkv(rows).flatten(0, 1).unflatten(-1, (3, self.heads, -1))
-        q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))  # (rows, H, S, d)
+        projected = qkv(rows).flatten(0, 1).unflatten(-1, (3, heads, -1))
+        q, k, v = (x.transpose(1, 2) for x in projected.unbind(2))  # (rows, H, S, d)
         if self.axis == "time" and cond.turns is not None:
             q, k = rotate(q, cond.turns), rotate(k, cond.turns)
         beside = n - h * w if self.axis == "space" else 0  # the condition, where it is tokens
         call = AttnCall(q, k, v, grid, beside, "last" if beside else "none")
-        made = self.out(self.attend(call, cond.info).transpose(1, 2).flatten(2))
+        made = out(self.attend(call, cond.info).transpose(1, 2).flatten(2))
         made = made.view(*rows.shape[:3], -1)
         return made.transpose(1, 2) if self.axis == "time" else made.view(b, f, n, -1)
 
@@ -181,6 +192,11 @@ class LatteBlock(nn.Module):
             clip, images = h.split([cond.video, h.shape[1] - cond.video], dim=1)
             return torch.cat([self(clip, cond.of_video()), images], dim=1)
         parts = self.modulation(cond)
+        h = self.exchange(h, parts, cond)
+        return self.leave(h, self.ffn(self.enter(h, parts, 1)), parts, 1)
+
+    def exchange(self, h: Tensor, parts: tuple[Tensor, ...] | None, cond: LatteCondition) -> Tensor:
+        """All attention of the block, in which tokens learn of one another: (B, F, N, D) -> the same."""
         if self.kind == "serial":
             h = self.leave(h, self.attentions["space"](self.enter(h, parts, 0), cond), parts, 0)
             h = self.leave(h, self._along(self.enter(h, parts, 0), cond, "time"), parts, 0)
@@ -189,9 +205,7 @@ class LatteBlock(nn.Module):
             h = self.leave(h, self.attentions["space"](u, cond) + self._along(u, cond, "time"), parts, 0)
         else:
             h = self.leave(h, self._along(self.enter(h, parts, 0), cond, self.kind), parts, 0)
-        if self.cross is not None:
-            h = h + self.cross(h, cond)
-        return self.leave(h, self.ffn(self.enter(h, parts, 1)), parts, 1)
+        return h if self.cross is None else h + self.cross(h, cond)
 
     def modulation(self, cond: LatteCondition) -> tuple[Tensor, ...] | None:
         """Six float32 tensors (B, F or 1, 1, D), or None where the block is plain."""

@@ -216,9 +216,7 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
     def _block_condition(
         self, timestep: Tensor, text: Tensor, text_mask: Tensor | None, grid: TokenGrid, info: StepInfo | None
     ) -> BlockCondition:
-        time = timestep_features(timestep)
-        for layer in self.time_embed:
-            time = linear_fp32(layer, time) if isinstance(layer, nn.Linear) else layer(time)
+        time = self.embed_time(timestep)
         rest = None
         if self.pooled_embed is not None:
             keep = torch.ones_like(text[..., :1]) if text_mask is None else text_mask[..., None].to(text.dtype)
@@ -234,8 +232,15 @@ class HybridStreamDiT(ModelMixin, ConfigMixin):
         if text_mask is not None:
             video = text_mask.new_ones(text_mask.shape[0], grid.tokens)
             mask = torch.cat([video, text_mask], dim=1)[:, None, None].bool()
-        return BlockCondition(time, rest, shared, rotary, mask, info, self.sparse_grid(timestep, grid))
+        return self.prepare(BlockCondition(time, rest, shared, rotary, mask, info), timestep, grid)
 
-    def sparse_grid(self, timestep: Tensor, grid: TokenGrid) -> TokenGrid | None:
-        """Grid of the tokens that sparse blocks work on at a timestep: None here, every block sees all tokens."""
-        return None
+    def embed_time(self, timestep: Tensor) -> Tensor:
+        """Timesteps (B,), 0 to 1000, embedded: (B, D) float32."""
+        time = timestep_features(timestep)
+        for layer in self.time_embed:
+            time = linear_fp32(layer, time) if isinstance(layer, nn.Linear) else layer(time)
+        return time
+
+    def prepare(self, cond: BlockCondition, timestep: Tensor, grid: TokenGrid) -> BlockCondition:
+        """Add what the blocks of a converted network need besides: nothing here."""
+        return cond

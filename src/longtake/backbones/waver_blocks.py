@@ -8,7 +8,9 @@ A single-stream block runs the two in sequence, as a dual-stream block does, so 
 tied weights (the paper is silent). RMSNorm on q and k runs over each head's features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,7 @@ class BlockCondition:
         mask: bool (B, 1, 1, N + L), True = may be attended, or None = all.
         info: which forward of which run, None outside one.
         sparse: grid of the video tokens that sparse blocks work on at this noise level; None in a network without any.
+        routing: what dynamic blocks decide by; None in a network without any.
     """
 
     time: Tensor
@@ -43,6 +46,7 @@ class BlockCondition:
     mask: Tensor | None
     info: StepInfo | None
     sparse: TokenGrid | None = None
+    routing: Any = None
 
     @property
     def total(self) -> Tensor:
@@ -67,6 +71,33 @@ class BlockModulation(nn.Module):
         return parts.unsqueeze(2).unbind(1)
 
 
+Layer = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What an attention computes q, k, v and its output of one stream with.
+
+    Args:
+        qkv: (B, N, D) -> (B, N, 3 H head_dim). out: (B, N, H head_dim) -> (B, N, D), None where nothing comes out.
+        heads: H. q_gain, k_gain: (head_dim,), of RMSNorm on q and k.
+    """
+
+    qkv: Layer
+    out: Layer | None
+    heads: int
+    q_gain: Tensor
+    k_gain: Tensor
+
+    def split(self, x: Tensor) -> Tensor:
+        """x (B, N, D) -> (B, N, 3, H, head_dim), before norm."""
+        return self.qkv(x).unflatten(-1, (3, self.heads, -1))
+
+    def gain(self) -> Tensor:
+        """(1, 2, 1, head_dim) float32, gains of q and k."""
+        return torch.stack([self.q_gain, self.k_gain])[None, :, None].float()
+
+
 class Projections(nn.Module):
     """q, k, v, the gains of RMSNorm on q and k, and the output projection, of one stream."""
 
@@ -78,13 +109,9 @@ class Projections(nn.Module):
         self.k_gain = nn.Parameter(torch.ones(width // heads))
         self.out = None if last else Linear(width, width)
 
-    def split(self, x: Tensor) -> Tensor:
-        """x (B, N, D) -> (B, N, 3, H, head_dim), before norm."""
-        return self.qkv(x).unflatten(-1, (3, self.heads, -1))
-
-    def gain(self) -> Tensor:
-        """(1, 2, 1, head_dim) float32, gains of q and k."""
-        return torch.stack([self.q_gain, self.k_gain])[None, :, None].float()
+    def stream(self) -> Stream:
+        """Its layers."""
+        return Stream(self.qkv, self.out, self.heads, self.q_gain, self.k_gain)
 
 
 def _attend(
@@ -108,12 +135,19 @@ class DualAttention(nn.Module):
 
     def forward(self, h: Tensor, text: Tensor, cond: BlockCondition, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:
         """h (B, N, D), text (B, L, D) -> the same; None for the text of a last block."""
+        return self.through(h, text, cond, grid, self.video.stream(), self.text.stream())
+
+    def through(
+        self, h: Tensor, text: Tensor, cond: BlockCondition, grid: TokenGrid, video: Stream, words: Stream
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same through other layers."""
         lengths = [h.shape[1], text.shape[1]]
-        qkv = torch.cat([self.video.split(h), self.text.split(text)], dim=1)
-        gains = zip((self.video.gain(), self.text.gain()), lengths, strict=True)
+        qkv = torch.cat([video.split(h), words.split(text)], dim=1)
+        gains = zip((video.gain(), words.gain()), lengths, strict=True)
         gain = torch.cat([g.expand(n, -1, -1, -1) for g, n in gains])
-        video, words = _attend(self.attend, qkv, gain, cond, grid, lengths[1]).split(lengths, dim=1)
-        return self.video.out(video), None if self.text.out is None else self.text.out(words)
+        of_video, of_text = _attend(self.attend, qkv, gain, cond, grid, lengths[1]).split(lengths, dim=1)
+        assert video.out is not None
+        return video.out(of_video), None if words.out is None else words.out(of_text)
 
 
 class DualStreamBlock(nn.Module):
@@ -159,8 +193,13 @@ class SingleAttention(nn.Module):
 
     def forward(self, x: Tensor, cond: BlockCondition, grid: TokenGrid) -> Tensor:
         """x (B, N + L, D) -> the same."""
+        return self.through(x, cond, grid, self.joint.stream())
+
+    def through(self, x: Tensor, cond: BlockCondition, grid: TokenGrid, joint: Stream) -> Tensor:
+        """The same through other layers."""
+        assert joint.out is not None
         text_len = x.shape[1] - grid.tokens
-        return self.joint.out(_attend(self.attend, self.joint.split(x), self.joint.gain(), cond, grid, text_len))
+        return joint.out(_attend(self.attend, joint.split(x), joint.gain(), cond, grid, text_len))
 
 
 class SingleStreamBlock(nn.Module):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from longtake.backbones.converted import Converted, base_config
 from longtake.backbones.latte import FAMILY as LATTE
 from longtake.backbones.latte import Latte, block_form
-from longtake.backbones.latte_blocks import LatteBlock
+from longtake.backbones.latte_blocks import LatteBlock, LatteCondition
 from longtake.backbones.waver import FAMILY as WAVER
 from longtake.backbones.waver import HybridStreamDiT
+from longtake.backbones.waver_blocks import BlockCondition
 from longtake.errors import BadInput, Unsupported
 from longtake.methods.dynamic.flexdit import hybrid, latte
 from longtake.methods.dynamic.flexdit.costs import Calls
@@ -88,6 +89,10 @@ class FlexLatte(_Flexible, Latte):
             )
         self.blocks = latte.convert_blocks(self.blocks, self.layout, self.config.width)
 
+    def prepare(self, cond: LatteCondition, timestep: Tensor) -> LatteCondition:
+        """Add the grid of sparse tokens."""
+        return replace(cond, sparse=self.sparse_grid(timestep, cond.grid))
+
     def token_grid(self, latents: Tensor, images: int) -> TokenGrid:
         """As a Latte's; single images beside the clip are refused."""
         if images:
@@ -120,6 +125,10 @@ class FlexHybrid(_Flexible, HybridStreamDiT):
         self.keep({"base": base, "layout": layout, "density": density})
         self.take(layout, density, len(self.blocks))
         self.blocks = hybrid.convert_blocks(self.blocks, self.layout, self.config.width, self.config.theta)
+
+    def prepare(self, cond: BlockCondition, timestep: Tensor, grid: TokenGrid) -> BlockCondition:
+        """Add the grid of sparse tokens."""
+        return replace(cond, sparse=self.sparse_grid(timestep, grid))
 
 
 WHOLE_LATTE = BlockForm((), (), hidden="h", layout="frames")
