@@ -58,6 +58,20 @@ class FactorisedPositions(nn.Module):
         return (t[:, None, None] + h[:, None] + w).flatten(0, 2)
 
 
+def box_places(grid: tuple[int, int, int], start: tuple[int, int, int], size: tuple[int, int, int]) -> Tensor:
+    """Numbers, in a grid (frames, height, width) counted frame by frame and row by row, of the tokens of a box in it.
+
+    Args:
+        start: the box's first frame, row and column. size: its frames, rows and columns; it lies inside the grid.
+
+    Returns:
+        int64 (t*h*w,), in the same order.
+    """
+    number = torch.arange(grid[0] * grid[1] * grid[2]).view(grid)
+    frames, rows, columns = (slice(first, first + count) for first, count in zip(start, size, strict=True))
+    return number[frames, rows, columns].flatten()
+
+
 def _rows(table: Tensor, length: int) -> Tensor:
     """First `length` rows of a table, or the whole table stretched to `length` with its ends kept in place."""
     if length <= table.shape[0]:
