@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from longtake.errors import BadInput
-from longtake.tokenizers.discriminator import PatchDiscriminator, hinge_discriminator, hinge_generator
+from longtake.tokenizers.discriminator import PatchDiscriminator
 from longtake.tokenizers.losses import RandomFeatures, TokenizerLoss, edge_error, feature_distance, kl_divergence
 
 PIXELS = torch.rand(2, 3, 5, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -94,24 +94,6 @@ def test_the_adversarial_term_needs_a_discriminator():
     critic = PatchDiscriminator(width=8)
     decoded = PIXELS.clone().requires_grad_()
     total, terms = TokenizerLoss(l1=0, kl=0, gan=0.5)(decoded, PIXELS, MEAN, LOGVAR, critic)
-    torch.testing.assert_close(total, -0.5 * critic(PIXELS).mean())
+    torch.testing.assert_close(total, -0.5 * critic(PIXELS)[-1].mean())
     total.backward()
     assert decoded.grad.abs().sum() > 0 and set(terms) == {"gan"}
-
-
-def test_the_discriminator_judges_patches_and_learns_to_tell_noise_from_clips():
-    critic = PatchDiscriminator(width=8)
-    ramp = torch.linspace(-1, 1, 16).expand(2, 3, 5, 16, 16)
-    assert critic(ramp).shape == (2, 1, 2, 2, 2)
-    optimizer = torch.optim.Adam(critic.parameters(), lr=2e-3)
-    for _ in range(15):
-        optimizer.zero_grad()
-        hinge_discriminator(critic(ramp), critic(PIXELS)).backward()
-        optimizer.step()
-    assert critic(ramp).mean() > critic(PIXELS).mean() + 1
-    assert hinge_generator(critic(PIXELS)) > hinge_generator(critic(ramp))
-
-
-def test_hinge_losses_stop_at_the_margin():
-    assert hinge_discriminator(torch.tensor([1.0, 5.0]), torch.tensor([-1.0, -9.0])) == 0
-    assert hinge_discriminator(torch.tensor([0.0]), torch.tensor([0.0])) == 1

@@ -75,7 +75,7 @@ class TokenizerLoss:
                 raise BadInput(
                     f"loss weight gan is {self.gan}, but no discriminator was passed; pass one or set it to 0"
                 )
-            terms["gan"] = hinge_generator(discriminator(decoded))
+            terms["gan"] = hinge_generator(discriminator(decoded)[-1])
         total = sum((getattr(self, name) * term for name, term in terms.items()), difference.new_zeros(()))
         return total, {name: term.detach() for name, term in terms.items()}
 

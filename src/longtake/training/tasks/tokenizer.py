@@ -4,14 +4,13 @@ loss = reconstruction + KL (+ what else `TokenizerLoss` is asked for). The poste
 to each clip. Validation decodes the posterior's mean and measures PSNR on [-1, 1] pixels.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from longtake.tokenizers.discriminator import PatchDiscriminator, hinge_discriminator
+from longtake.tokenizers.discriminator import PatchDiscriminator, fixed, hinge_discriminator
 from longtake.tokenizers.losses import TokenizerLoss
 from longtake.tokenizers.statistics import measure_statistics
 from longtake.training.models import build_tokenizer
@@ -60,8 +59,8 @@ class TokenizerTask:
         if self.discriminator is None:
             return self.criterion(decoded, pixels, mean, logvar)
         # Both players in one backward pass: each loss reaches only its own player's weights.
-        total, parts = self.criterion(decoded, pixels, mean, logvar, _fixed(self.discriminator))
-        real, fake = self.discriminator(pixels), self.discriminator(decoded.detach())
+        total, parts = self.criterion(decoded, pixels, mean, logvar, fixed(self.discriminator))
+        real, fake = self.discriminator(pixels)[-1], self.discriminator(decoded.detach())[-1]
         judged = hinge_discriminator(real.float(), fake.float())
         return total + judged, {**parts, "discriminator": judged.detach()}
 
@@ -99,9 +98,3 @@ class TokenizerTask:
             measure_statistics(vae, (train[index]["pixels"][None] for index in spread))
         vae.save_pretrained(folder)
         vae.set_statistics(*before)
-
-
-def _fixed(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The network as a function whose gradient reaches its input but not its weights."""
-    weights = {name: value.detach() for name, value in network.state_dict().items()}
-    return lambda x: torch.func.functional_call(network, weights, (x,))
