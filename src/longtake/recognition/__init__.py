@@ -1,0 +1,1 @@
+"""Systems that say what images and videos show."""
