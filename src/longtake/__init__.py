@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from longtake.catalogue import System, systems
     from longtake.comparison import compare
     from longtake.methods import apply
+    from longtake.methods.dynamic.dydit import DyHybrid, DyLatte
     from longtake.methods.dynamic.flexdit import FlexHybrid, FlexLatte
     from longtake.methods.profiles import load_profile
     from longtake.pipelines.generating import generate
@@ -28,6 +29,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CausalVAE",
+    "DyHybrid",
+    "DyLatte",
     "FlexHybrid",
     "FlexLatte",
     "FrameVAE",
@@ -47,6 +50,8 @@ __all__ = [
 
 _HOMES = {
     "CausalVAE": "longtake.tokenizers.causal_vae",
+    "DyHybrid": "longtake.methods.dynamic.dydit",
+    "DyLatte": "longtake.methods.dynamic.dydit",
     "FlexHybrid": "longtake.methods.dynamic.flexdit",
     "FlexLatte": "longtake.methods.dynamic.flexdit",
     "FrameVAE": "longtake.tokenizers.frame_vae",

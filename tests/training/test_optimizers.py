@@ -77,3 +77,8 @@ def test_copying_the_state_into_fresh_optimisers_continues_bit_for_bit(name):
 def test_tied_and_plain_layers_outside_lists_stay_with_adam():
     modules = {"m": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))}
     assert hidden_matrices(modules) == set()
+
+
+def test_thin_matrices_stay_with_adam():
+    blocks = nn.ModuleList([nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 3), nn.Linear(3, 32), nn.Conv2d(2, 16, 3))])
+    assert hidden_matrices({"m": nn.ModuleDict({"blocks": blocks})}) == {"m.blocks.0.0.weight", "m.blocks.0.3.weight"}

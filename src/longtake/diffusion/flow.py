@@ -43,14 +43,18 @@ def mode(u: Tensor, scale: float = 1.29) -> Tensor:
 
 @dataclass(frozen=True)
 class SigmaSampler:
-    """A distribution of noise levels. Calling it draws `count` of them: float32 (count,) in [0, 1]."""
+    """A distribution of noise levels."""
 
     name: str
     shift: float
     transform: Callable[[Tensor], Tensor]
 
-    def __call__(self, count: int, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, count: int, generator: torch.Generator, *, stratum: int | None = None, strata: int = 1
+    ) -> Tensor:
+        """Draw `count` noise levels, all from one of so many equally likely parts if asked: float32 (count,) in [0, 1]."""
         u = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
+        u = u if stratum is None else (stratum + u) / strata
         sigma = shift_sigma(self.transform(u.clamp(1e-9, 1 - 1e-9)), self.shift)
         return sigma.clamp(0.0, 1.0).float()
 

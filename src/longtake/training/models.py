@@ -50,15 +50,20 @@ def build_tokenizer(recipe: TokenizerRecipe) -> Any:
 def build_backbone(recipe: BackboneRecipe) -> Any:
     """A network of the recipe's kind: from ``init_from`` (its folder, or a pipeline that holds one) or new.
 
-    A folder that holds a converted network gives that one; with ``flexdit`` a network is converted now.
+    A folder that holds a converted network gives that one; with ``flexdit`` or ``dydit`` a network is converted now.
     """
+    if recipe.flexdit and recipe.dydit is not None:
+        raise BadRecipe("backbone: flexdit and dydit would both choose tokens; leave one of them out.")
     if recipe.init_from is not None:
         converted = _converted(_class_name(_inside(model_folder(recipe.init_from), ("transformer",))))
         if converted is not None:
-            if recipe.flexdit:
-                raise BadRecipe(f"backbone.flexdit: {recipe.init_from} is converted already; leave it out.")
+            if recipe.flexdit or recipe.dydit is not None:
+                key = "flexdit" if recipe.flexdit else "dydit"
+                raise BadRecipe(f"backbone.{key}: {recipe.init_from} is converted already; leave it out.")
             return _build(converted, recipe, "backbone", ("transformer",))
     network = _network(recipe)
+    if recipe.dydit is not None:
+        return _to_dydit(network, recipe.dydit)
     return _to_flexdit(network, recipe.flexdit) if recipe.flexdit else network
 
 
@@ -78,9 +83,22 @@ def _network(recipe: BackboneRecipe) -> Any:
 
 def _converted(name: str | None) -> Any:
     """The class of a converted network, None for all others."""
+    from longtake.methods.dynamic.dydit import DyHybrid, DyLatte
     from longtake.methods.dynamic.flexdit import FlexHybrid, FlexLatte
 
-    return next((kind for kind in (FlexLatte, FlexHybrid) if kind.__name__ == name), None)
+    return next((kind for kind in (FlexLatte, FlexHybrid, DyLatte, DyHybrid) if kind.__name__ == name), None)
+
+
+def _to_dydit(network: Any, given: dict[str, Any]) -> Any:
+    """The network converted as ``backbone.dydit`` says."""
+    from longtake.methods.dynamic.dydit import add_td_lora, to_dydit
+
+    check_arguments(to_dydit, {key: value for key, value in given.items() if key != "network"}, "backbone.dydit")
+    check_arguments(add_td_lora, given.get("td_lora") or {}, "backbone.dydit.td_lora")
+    try:
+        return to_dydit(network, **given)
+    except (BadInput, Unsupported) as error:
+        raise BadRecipe(f"backbone.dydit: {error}.") from error
 
 
 def _to_flexdit(network: Any, given: dict[str, Any]) -> Any:

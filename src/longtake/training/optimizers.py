@@ -1,7 +1,7 @@
 """Optimisers: AdamW, or Muon for the matrices inside the blocks and AdamW for everything else.
 
 Muon orthogonalises the momentum of a whole matrix, which is meant for hidden layers. Input and output projections,
-embeddings, norms and biases keep AdamW. Muon's update is scaled to the size that AdamW's has, so one learning rate
+embeddings, norms, biases and thin matrices (routers, adapters of low rank) keep AdamW. Muon's update is scaled to the size that AdamW's has, so one learning rate
 serves both.
 """
 
@@ -12,13 +12,14 @@ from torch.optim import Optimizer
 from longtake.training.muon import Muon
 from longtake.training.recipe import OptimizerRecipe
 
+THIN = 16  # rows or columns
 _STATE = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer",)}
 
 
 def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
     """Names of the parameters that Muon takes.
 
-    They are the weights of linear layers and convolutions inside the entries of an ``nn.ModuleList``.
+    They are the weights of linear layers and convolutions inside the entries of an ``nn.ModuleList``, thin ones left out.
     """
     names = set()
     for name, module in modules.items():
@@ -29,7 +30,8 @@ def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
             for index in range(len(inner))
         )
         for inner_name, inner in module.named_modules():
-            if isinstance(inner, nn.Linear | nn.Conv2d | nn.Conv3d) and f"{inner_name}.".startswith(blocks):
+            hidden = isinstance(inner, nn.Linear | nn.Conv2d | nn.Conv3d) and f"{inner_name}.".startswith(blocks)
+            if hidden and min(inner.weight.flatten(1).shape) >= THIN:
                 names.add(f"{name}.{inner_name}.weight")
     return names
 

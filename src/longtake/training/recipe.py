@@ -62,6 +62,7 @@ class BackboneRecipe(ModelRecipe):
 
     kind: str = one_of("waver", "latte")
     flexdit: dict[str, Any] = field(default_factory=dict)  # convert it: layout, and arguments of flexdit.Density
+    dydit: dict[str, Any] | None = None  # convert it: arguments of dydit.to_dydit; {} converts with all defaults
 
 
 @dataclass
@@ -86,12 +87,23 @@ class TextRecipe(ModelRecipe):
 
 
 @dataclass
+class BudgetRecipe:
+    """What share of its work a network that chooses its width and tokens may do (DyDiT); nothing for others."""
+
+    share: float = 1.0  # at the end
+    hold: int = 100  # steps at a share of 1, at first
+    fall: int = 1000  # steps over which it then falls
+    whole: int = 30_000  # steps in which the network with everything on is trained beside, at the same cost again
+
+
+@dataclass
 class ObjectiveRecipe:
     """What is predicted at which noise levels, and what the generator is given beside the noise."""
 
     predicts: str = one_of("velocity", "noise")  # velocity: flow matching; noise: 1,000 steps, sigmas: uniform
     sigmas: str = one_of("mode", "lognorm", "uniform")
     shift: float = 3.0
+    strata: int = 1  # the samples of a batch are drawn in turns from so many equal parts of the distribution
     prompt_dropout: float = 0.1  # share of samples whose prompt or class is emptied (for classifier-free guidance)
     images: int = 0  # latte: single frames of other clips beside each clip
     image_rate: float = 0.2  # share of samples that are given frames
@@ -100,6 +112,7 @@ class ObjectiveRecipe:
     continuation: float = 0.2  # or the first few latent frames
     alignment: float = 0.0  # scenes: weight of reading each token's object off the states inside the backbone
     alignment_block: int = 4  # behind so many blocks
+    budget: BudgetRecipe = field(default_factory=BudgetRecipe)
 
 
 @dataclass
@@ -369,6 +382,7 @@ _AT_LEAST_ONE = {
     "keep",
     "count",
     "held_out",
+    "strata",
 }
 
 

@@ -201,3 +201,53 @@ def test_a_network_of_stages_is_converted_trained_a_stage_at_a_time_and_gone_on_
 def test_a_conversion_that_does_not_fit_is_named(recipe, given, message):
     with pytest.raises(BadRecipe, match=f"backbone.flexdit.*{message}"):
         GeneratorTask(recipe(backbone={"flexdit": given}), WORLD)
+
+
+BUDGET = {"share": 0.5, "hold": 2, "fall": 6, "whole": 8}
+
+
+@pytest.mark.parametrize("predicts", ["velocity", "noise"])
+def test_a_dynamic_network_is_converted_held_to_its_budget_and_gone_on_with(recipe, tmp_path, predicts):
+    made = recipe(tmp_path / "dense", predicts, samples={"every": 0})
+    run(made)
+    start = tmp_path / "dense" / "export"
+    changes = {"backbone": {"dydit": {"starts": [2.0, 3.0]}}, "objective": {"strata": 4, "budget": BUDGET}}
+    run(recipe(tmp_path / "dy", predicts, start=start, steps=40, samples={"every": 0}, **changes))
+    rows = read_curve(tmp_path / "dy" / "loss.csv")
+    last = rows[-1]
+    assert last["loss"] == pytest.approx(last["dynamic"] + 2 * (last["share"] - 0.5) ** 2, rel=1e-4)
+    first = rows[0]
+    beside = first["loss"] - first["dynamic"] - 2 * (first["share"] - 1) ** 2
+    assert beside == pytest.approx(first["dynamic"], rel=0.3), "everything on is trained beside, for a while"
+    assert last["share"] < first["share"] - 0.1
+    pipe = load(tmp_path / "dy" / "export")
+    output = pipe("a cube spins", steps=3)
+    assert tuple(output.clip.pixels.shape) == (1, 3, 4, 16, 16)
+    (receipt,) = output.record.receipts
+    assert receipt["method"] == "dydit" and receipt["acted"] and receipt["notes"]["share"] < 0.9
+    assert [step["calls"] for step in receipt["notes"]["steps"]] == [1, 1, 1]
+    run(recipe(tmp_path / "more", predicts, start=tmp_path / "dy" / "export", samples={"every": 0}, steps=2))
+
+
+def test_strata_take_their_turns(recipe):
+    task = GeneratorTask(recipe(objective={"strata": 4}), WORLD)
+    before = []
+    for seed in range(8):
+        before.append(task.level(torch.Generator().manual_seed(seed), before))
+    assert [int(4 * level) for level in before] == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": {"dydit": {"token": False}}}, "backbone.dydit.token: unknown key.*tokens"),
+        ({"backbone": {"dydit": {"td_lora": {"rang": 2}}}}, "backbone.dydit.td_lora.rang: unknown key.*rank"),
+        ({"backbone": {"dydit": {"starts": [1.0]}}}, "backbone.dydit: starts"),
+        ({"backbone": {"dydit": {}, "flexdit": STAGED}}, "flexdit and dydit would both choose tokens"),
+        ({"objective": {"budget": {"share": 0.5}}}, "objective.budget.share: only for networks of backbone.dydit"),
+        ({"backbone": {"flexdit": STAGED, "config": {"depth": 4}}, "objective": {"strata": 2}}, "strata"),
+    ],
+)
+def test_a_budget_that_does_not_fit_is_named(recipe, changes, message):
+    with pytest.raises(BadRecipe, match=message):
+        GeneratorTask(recipe(**changes), WORLD)

@@ -22,6 +22,7 @@ from longtake.diffusion.conditions import FrameMask, given_frames
 from longtake.diffusion.flow import TIMESTEPS, sigma_sampler
 from longtake.diffusion.gaussian import GaussianDiffusion
 from longtake.errors import BadRecipe
+from longtake.methods.dynamic.dydit import DyHybrid, DyLatte, budget_term, share_of, target_at
 from longtake.pipelines.text import encode_prompts, token_limit
 from longtake.training.alignment import AlignmentHead, alignment_loss, coverage
 from longtake.training.models import build_backbone, build_text, build_tokenizer
@@ -81,6 +82,7 @@ class GeneratorTask:
             self.modules["alignment"] = self.alignment_head().to(world.device)
         self.sets: Sets | None = None
         self.generator = torch.Generator()
+        self.step = 0
 
     def _check(self, config: Any) -> None:
         """Raise BadRecipe for networks, data and objective that do not go together."""
@@ -94,6 +96,13 @@ class GeneratorTask:
             )
         if config.get("classes") and config.classes != len(self.class_names):
             raise BadRecipe(f"backbone.config.classes: {config.classes}, and the data has {len(self.class_names)}.")
+        dynamic = isinstance(self.backbone, DyLatte | DyHybrid)
+        if objective.alignment and dynamic:
+            raise BadRecipe("objective.alignment: not beside backbone.dydit; set it to 0.")
+        if objective.budget.share < 1 and not dynamic:
+            raise BadRecipe("objective.budget.share: only for networks of backbone.dydit; set it to 1.")
+        if objective.strata > 1 and hasattr(self.backbone, "stage_of"):
+            raise BadRecipe("objective.strata: a network of backbone.flexdit draws batches of one stage; set it to 1.")
         if objective.images and (self.takes_frames or self.vae.stride[0] != 1):
             raise BadRecipe(
                 "objective.images: single images need backbone.kind latte and a tokenizer per frame; use 0."
@@ -111,7 +120,7 @@ class GeneratorTask:
         return self.sets
 
     def begin(self, step: int) -> None:
-        """Nothing changes from step to step."""
+        self.step = step
 
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         latents, objective = self.latents(batch, seeds), self.recipe.objective
@@ -129,6 +138,8 @@ class GeneratorTask:
         if objective.images:
             latents = torch.cat([latents, batch["images"].float()], dim=2)
         noise = seeded_noise(tuple(latents.shape[1:]), [seed ^ 1 for seed in seeds], latents.device)
+        if isinstance(self.backbone, DyLatte | DyHybrid):
+            return self.budgeted(latents, noise, torch.cat(sigmas), asked, seeds)
         if not objective.alignment:
             each, parts, _ = self.error(latents, noise, torch.cat(sigmas), asked)
             return each.mean(), {name: value.mean() for name, value in parts.items()}
@@ -136,12 +147,30 @@ class GeneratorTask:
         flow, alignment = each.mean(), self.alignment(states, batch)
         return flow + objective.alignment * alignment, {"flow": flow.detach(), "alignment": alignment.detach()}
 
+    def budgeted(
+        self, latents: Tensor, noise: Tensor, sigma: Tensor, asked: Asked, seeds: list[int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a network that chooses its width and tokens: its error, that with everything on, and its budget's."""
+        budget = self.recipe.objective.budget
+        target = target_at(self.step, budget.share, budget.hold, budget.fall)
+        with self.backbone.drawing([seed ^ 8 for seed in seeds]) as routing:
+            each, _, _ = self.error(latents, noise, sigma, asked)
+        own, share = each.mean(), share_of(routing.spent)
+        loss = own + budget_term(share, target)
+        if self.step < budget.whole:
+            with self.backbone.drawing(None):
+                loss = loss + self.error(latents, noise, sigma, asked)[0].mean()
+        return loss, {"dynamic": own.detach(), "share": share.detach()}
+
     def level(self, generator: torch.Generator, before: list[Tensor]) -> Tensor:
         """A sample's noise level (1,), drawn behind those of the batch before it.
 
         A network of stages takes batches of one: the first sample's decides, and the others are drawn until they are in
         it. A stage then is as frequent as its levels are.
         """
+        strata = self.recipe.objective.strata
+        if strata > 1:
+            return self.sampler(1, generator, stratum=len(before) % strata, strata=strata)
         level, stage_of = self.sampler(1, generator), getattr(self.backbone, "stage_of", None)
         while stage_of and before and stage_of(self.timestep(level)) != stage_of(self.timestep(before[0])):
             level = self.sampler(1, generator)
