@@ -25,15 +25,16 @@ def one_of(default: str, *others: str) -> Any:
 class DataRecipe:
     """Where clips come from and how many make a step."""
 
-    kind: str = one_of("scenes", "videos", "latents")
-    root: str | None = None  # videos: folder or table; scenes: rendered ahead (optional); latents: folder of shards
+    kind: str = one_of("scenes", "videos", "latents", "images")
+    root: str | None = None  # videos: folder or table; scenes: rendered ahead (optional); latents: folder of shards;
+    # images (classifier): folder with a folder of images for each class
     preset: str | None = None  # videos: ucf101, sky-timelapse, ... (layout, split and preprocessing)
     frames: int = 17
     height: int = 64
     width: int = 64
     stride: int | None = None  # videos: source frames from one taken frame to the next; None: the preset's
     fps: float | None = None  # videos: resample to this rate first
-    flip: float | None = None  # videos: share of clips that are mirrored; None: the preset's
+    flip: float | None = None  # videos: share of clips that are mirrored; None: the preset's. images: None is 0
     window_seconds: float | None = None  # videos: cut each file into windows of this length, each an item of its own
     preload: int = 0  # videos: decode so many windows of each item at the start and keep them in memory; 0: none
     count: int = 100_000  # scenes: how many
@@ -94,6 +95,20 @@ class BudgetRecipe:
     hold: int = 100  # steps at a share of 1, at first
     fall: int = 1000  # steps over which it then falls
     whole: int = 30_000  # steps in which the network with everything on is trained beside, at the same cost again
+
+
+@dataclass
+class ClassifierRecipe(ModelRecipe):
+    """A token routing backbone that names what images show (task ``classifier``).
+
+    ``config`` may name a ``size`` ("nano") beside the arguments of `TokenRoutingBackbone`; the data brings the classes.
+    """
+
+    label_smoothing: float = 0.1
+    budget: float = 1.0  # share of its multiply-accumulates that it may use in the end
+    budget_weight: float = 10.0  # of the loss of being above the budget
+    budget_hold: float = 0.1  # share of the training in which the budget is 1, at first
+    budget_reached: float = 0.5  # share of the training at which it has fallen to the end
 
 
 @dataclass
@@ -190,7 +205,7 @@ class ParallelRecipe:
 class Recipe:
     """One training."""
 
-    task: str = one_of("generator", "tokenizer")
+    task: str = one_of("generator", "tokenizer", "classifier")
     name: str = "training"
     out: str = "runs/training"
     seed: int = 0
@@ -206,6 +221,7 @@ class Recipe:
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     backbone: BackboneRecipe = field(default_factory=BackboneRecipe)
     text: TextRecipe = field(default_factory=TextRecipe)
+    classifier: ClassifierRecipe = field(default_factory=ClassifierRecipe)
     objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
@@ -271,7 +287,7 @@ def resolve(written: dict[Any, Any], overrides: dict[Any, Any], source: str = "r
         recipe = _build(layers, source, f"stages.{name}.")
         recipe.out = str(Path(whole.out) / str(name))
         recipe.name = f"{whole.name}/{name}"
-        for part in (recipe.tokenizer, recipe.backbone, recipe.text):
+        for part in (recipe.tokenizer, recipe.backbone, recipe.text, recipe.classifier):
             if part.init_from and part.init_from.startswith("stage:"):
                 earlier = part.init_from.removeprefix("stage:")
                 if earlier not in [r.name.split("/")[-1] for r in recipes]:

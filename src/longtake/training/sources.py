@@ -1,4 +1,4 @@
-"""The data of a recipe: training set and held-out set, as pixels for a tokenizer or as latents for a generator."""
+"""The data of a recipe: training set and held-out set, as pixels for a tokenizer, latents for a generator, or images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,9 +37,49 @@ def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep:
     return [train for train, _ in pairs], pairs[0][1]
 
 
+def image_data(data: DataRecipe, seed: int, world: World) -> Sets:
+    """Single images of classes {"pixels": (3, 1, H, W) in [-1, 1], "label": int, "prompt": str}; see `image_classes`."""
+    pairs = [_images(part, seed, world) for part in data_parts(data)]
+    return [train for train, _ in pairs], pairs[0][1]
+
+
+def image_classes(data: DataRecipe) -> tuple[str, ...]:
+    """Names of the classes of single images: the folders of kind "images", shapes and colours of kind "scenes".
+
+    Raises:
+        BadRecipe: data of another kind, clips of several frames, or several data sets. BadData: no class folders.
+    """
+    if data.mix:
+        raise BadRecipe("data.mix: several data sets have no classes in common; train a model of classes on one.")
+    if data.frames != 1:
+        raise BadRecipe(f"data.frames: {data.frames}; a classifier sees single images: use 1.")
+    if data.kind == "scenes":
+        from longtake.data.scenes.classes import frame_class_names
+
+        return frame_class_names(_scene_options(data))
+    if data.kind == "images" and data.root is not None:
+        from longtake.data.image_folder import image_class_names
+
+        return image_class_names(data.root)
+    raise BadRecipe(f"data: a classifier is trained on scenes or on images with a root; this is {data.kind}.")
+
+
+def _images(data: DataRecipe, seed: int, world: World) -> Pair:
+    if data.kind == "images":
+        from longtake.data.image_folder import ImageFolder
+
+        assert data.root is not None  # `image_classes` has looked
+        return _split(ImageFolder(data.root, data.height, data.width, flip=data.flip or 0.0, seed=seed), data)
+    names = image_classes(data)
+    train, held_out = _scenes(data, seed, world)
+    return FramesOfClasses(train, names), FramesOfClasses(held_out, names)
+
+
 def _pixels(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ()) -> Pair:
     if data.kind == "latents":
         raise BadRecipe("data.kind: a tokenizer is trained on pixels; use scenes or videos.")
+    if data.kind == "images":
+        raise BadRecipe("data.kind: images are for the task classifier; use scenes or videos.")
     return _videos(data, seed) if data.kind == "videos" else _scenes(data, seed, world, keep)
 
 
@@ -163,6 +203,22 @@ def _split(dataset: Any, data: DataRecipe) -> Pair:
         raise BadData(f"{data.root}: {count} clip is too few: one is held out, so at least 2 are needed.")
     out = {(2 * number + 1) * count // (2 * held) for number in range(held)}
     return Part(dataset, [i for i in range(count) if i not in out]), Part(dataset, sorted(out))
+
+
+class FramesOfClasses(Dataset[dict[str, Any]]):
+    """Scenes of one object and one frame, each with the number of its colour and shape among `names`."""
+
+    def __init__(self, scenes: Any, names: Sequence[str]) -> None:
+        self.scenes, self.numbers = scenes, {name: number for number, name in enumerate(names)}
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        item = self.scenes[key]
+        (thing,) = item["attributes"]["objects"]
+        name = f"{thing['colour']} {thing['shape']}"
+        return {"pixels": item["pixels"], "label": self.numbers[name], "prompt": name, "source": item["source"]}
 
 
 class Windows(Dataset[dict[str, Any]]):

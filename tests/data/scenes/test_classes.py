@@ -1,7 +1,7 @@
 import pytest
 
 from longtake.data.scenes import SceneDataset, SceneOptions, sample_scene
-from longtake.data.scenes.classes import class_names, class_number
+from longtake.data.scenes.classes import class_names, class_number, frame_class_names
 from longtake.errors import BadInput
 
 ALONE = SceneOptions(relations=("alone",))
@@ -26,3 +26,10 @@ def test_a_data_set_tells_the_class_of_an_item():
     assert [data[i]["label"] for i in range(5)] == [class_number(data.scene(i), ALONE) for i in range(5)]
     with pytest.raises(BadInput, match=r"use relations: \[alone\]"):
         SceneDataset(count=5, labels=True)
+
+
+def test_single_frames_have_classes_of_colour_and_shape():
+    some = SceneOptions(relations=("alone",), shapes=("ball", "cone"), colours=("red", "blue"))
+    assert frame_class_names(some) == ("red ball", "blue ball", "red cone", "blue cone")
+    with pytest.raises(BadInput, match=r"use relations: \[alone\]"):
+        frame_class_names(SceneOptions())

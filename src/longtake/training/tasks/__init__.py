@@ -55,6 +55,10 @@ def build_task(recipe: Recipe, world: World) -> Task:
         from longtake.training.tasks.tokenizer import TokenizerTask
 
         return TokenizerTask(recipe, world)
+    if recipe.task == "classifier":
+        from longtake.training.tasks.classifier import ClassifierTask
+
+        return ClassifierTask(recipe, world)
     from longtake.training.tasks.generator import GeneratorTask
 
     return GeneratorTask(recipe, world)
