@@ -1,0 +1,1 @@
+"""Systems that write a video token by token, one module each."""
