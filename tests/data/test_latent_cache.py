@@ -210,3 +210,24 @@ def test_a_full_disk_is_one_error_and_leaves_whole_shards(tmp_path: Path, monkey
         "shard-00001.safetensors",
     ]
     assert make(out).encoded == 5
+
+
+class IdTokenizer(PoolTokenizer):
+    """A stand-in for a discrete one, whose clips are multiples of 4 frames: large ids, no single images."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        assert pixels.shape[2] % 4 == 0
+        return (pixels[:, 0, ::4] * 8000).long() + 16000
+
+
+def test_ids_are_kept_whole_and_without_a_last_image(tmp_path: Path) -> None:
+    clips, tokenizer = Clips(5, frames=8), IdTokenizer()
+    cache_latents(clips, tokenizer, tmp_path / "ids", batch=2, dtype=torch.int32, last_image=False, progress=False)
+    cached = CachedLatents(tmp_path / "ids", dtype=torch.int64)
+    for index in range(5):
+        expected = tokenizer.encode(clips[index]["pixels"][None])[0]
+        assert cached[index]["latents"].dtype == torch.int64
+        assert torch.equal(cached[index]["latents"], expected)
+    assert expected.unique().numel() > 30 and "last_image_latents" not in cached[0]
+    with pytest.raises(BadData, match="choice of tensors"):
+        cache_latents(clips, tokenizer, tmp_path / "ids", dtype=torch.int32, progress=False)

@@ -6,6 +6,8 @@ A cache is a folder::
     shard-00000.safetensors  latents (n, C, T', H', W'), last_image_latents (n, C, 1, H', W'); prompts, sources in the
     shard-00001.safetensors  file's metadata; and what else of the items was to be kept, as it is
 
+Ids of a discrete tokenizer are stored likewise, as int32 and without those of a last image.
+
 A shard is written under a temporary name and renamed, then the index likewise, so an interrupted run leaves whole
 shards and an index that lists them; the next run goes on behind them. One cache holds one size; mix sizes with
 ``torch.utils.data.ConcatDataset``.
@@ -31,7 +33,12 @@ from longtake.errors import BadData, BadOutput
 from longtake.video import write_bytes
 
 FORMAT = "longtake.latents/1"
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "int32": torch.int32,
+}
 
 
 class LatentTokenizer(Protocol):
@@ -53,11 +60,12 @@ class CacheIndex:
     Attributes:
         tokenizer: content hash of the tokenizer that encoded the latents.
         source: the caller's words for the data (a folder, a scene seed); a resumed run must give the same.
-        dtype: "float16", "bfloat16" or "float32".
+        dtype: "float16", "bfloat16", "float32", or "int32" for ids.
         pixel_shape: (3, T, H, W) of the clips. latent_shape: (C, T', H', W').
         fps: frames per second of the first clip.
         total: clips in the data set. shards: (file name, clips) of each finished shard.
         kept: names of further tensors of the items that are stored as they are.
+        last_image: whether the last frame of each clip is stored as a single image too.
     """
 
     tokenizer: str
@@ -69,6 +77,12 @@ class CacheIndex:
     total: int
     shards: tuple[tuple[str, int], ...]
     kept: tuple[str, ...] = ()
+    last_image: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors of an item."""
+        return ("latents", *(["last_image_latents"] if self.last_image else []), *self.kept)
 
     @property
     def count(self) -> int:
@@ -88,6 +102,7 @@ def cache_latents(
     device: str | torch.device = "cpu",
     source: str = "",
     keep: Sequence[str] = (),
+    last_image: bool = True,
     progress: bool = True,
 ) -> CacheIndex:
     """Encode every clip of a data set, and its last frame as a single image, into a cache; go on if one is begun.
@@ -96,14 +111,15 @@ def cache_latents(
         dataset: map-style, items {"pixels": (3, T, H, W) in [-1, 1], "prompt": str} all of one size, and if there
             "fps" and "source". Paraphrases, the plain prompt first, are kept too: an item's "prompts", or what the
             data set's method ``prompts(index)`` gives.
-        tokenizer: encodes (B, 3, T, H, W), and (B, 3, 1, H, W) for the last frame, into normalised latents.
+        tokenizer: encodes (B, 3, T, H, W), and (B, 3, 1, H, W) for the last frame, into normalised latents or ids.
         out: folder of the cache, made if missing (its parent must exist).
         batch: clips encoded at a time. shard_size: clips per file, the most that an interruption loses.
-        dtype: float16, bfloat16 or float32, of what is stored.
+        dtype: float16, bfloat16 or float32, of what is stored; int32 for ids.
         workers: DataLoader processes that prepare pixels.
         device: where the tokenizer lives.
         source: words that tell this data apart from other data; compared on resume.
         keep: names of further tensors or numbers of an item, equal in shape for all clips, that are stored as they are.
+        last_image: encode the last frame by itself; False for a tokenizer that takes no single image.
 
     Returns:
         The index of the complete cache.
@@ -123,7 +139,7 @@ def cache_latents(
         out.mkdir(exist_ok=True)
     except OSError as error:
         raise BadOutput(f"Cannot make the cache folder {out}: {error.strerror}.") from None
-    wanted = CacheIndex(tokenizer.content_hash(), source, name, (), (), 0.0, len(dataset), (), tuple(keep))
+    wanted = CacheIndex(tokenizer.content_hash(), source, name, (), (), 0.0, len(dataset), (), tuple(keep), last_image)
     index = _index_to_resume(out, wanted)
     if index.count == index.total:
         return index
@@ -136,15 +152,15 @@ def cache_latents(
         index = _with_shapes(index, items)
         pixels = torch.stack([item["pixels"] for item in items]).to(device)
         with torch.inference_mode():
-            latents = tokenizer.encode(pixels).to("cpu", dtype)
-            last = tokenizer.encode(pixels[:, :, -1:]).to("cpu", dtype)
-        if not (latents.isfinite().all() and last.isfinite().all()):
+            made = {"latents": tokenizer.encode(pixels).to("cpu", dtype)}
+            if last_image:
+                made["last_image_latents"] = tokenizer.encode(pixels[:, :, -1:]).to("cpu", dtype)
+        if not all(values.isfinite().all() for values in made.values()):
             raise BadData(f"Latents near clip {index.count + len(rows)} are not finite as {name}: use float32.")
-        index = replace(index, latent_shape=tuple(latents.shape[1:]))
+        index = replace(index, latent_shape=tuple(made["latents"].shape[1:]))
         rows += [
             {
-                "latents": latents[i],
-                "last_image_latents": last[i],
+                **{name: values[i] for name, values in made.items()},
                 "prompts": _prompts(dataset, item, index.count + len(rows) + i),
                 "source": str(item.get("source", "")),
                 **{key: torch.as_tensor(item[key]) for key in keep},
@@ -183,7 +199,7 @@ def read_index(root: str | Path) -> CacheIndex:
 class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
     """The clips of a cache, map-style.
 
-    An item is {"latents": (C, T', H', W'), "last_image_latents": (C, 1, H', W'), "prompt": str, "fps": float,
+    An item is {"latents": (C, T', H', W'), "last_image_latents": (C, 1, H', W') if stored, "prompt": str, "fps": float,
     "source": str}, and the tensors that the cache kept. A key is an index, which gives the first prompt, or an
     (epoch, index) pair, which draws one of the clip's paraphrases (`longtake.data.order.draw_prompt`).
 
@@ -224,7 +240,7 @@ class CachedLatents(torch.utils.data.Dataset[dict[str, Any]]):
         if self.index.count == 0:
             raise BadData(f"The latents in {root} are empty: run the same encoding again.")
         self._ends = list(accumulate(count for _, count in self.index.shards))
-        self._names = ("latents", "last_image_latents", *self.index.kept)
+        self._names = self.index.names
         self._files: dict[int, Any] = {}
         self._prompts: list[list[str]] = []
         self._sources: list[str] = []
@@ -304,7 +320,7 @@ def _index_to_resume(out: Path, wanted: CacheIndex) -> CacheIndex:
         ("source", "data"),
         ("dtype", "dtype"),
         ("total", "clip count"),
-        ("kept", "choice of tensors"),
+        ("names", "choice of tensors"),
     ):
         old, new = getattr(begun, field), getattr(wanted, field)
         if old != new:
@@ -335,8 +351,7 @@ def _with_shapes(index: CacheIndex, items: list[dict[str, Any]]) -> CacheIndex:
 
 def _write_shard(out: Path, index: CacheIndex, rows: list[dict[str, Any]]) -> CacheIndex:
     file = f"shard-{len(index.shards):05d}.safetensors"
-    names = ("latents", "last_image_latents", *index.kept)
-    tensors = {name: torch.stack([row[name] for row in rows]) for name in names}
+    tensors = {name: torch.stack([row[name] for row in rows]) for name in index.names}
     metadata = {
         "prompts": json.dumps([row["prompts"] for row in rows]),
         "sources": json.dumps([row["source"] for row in rows]),

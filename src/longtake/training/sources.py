@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,7 +30,7 @@ def pixel_data(data: DataRecipe, seed: int, world: World) -> Sets:
 
 
 def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequence[str] = ()) -> Sets:
-    """Latents from a cache, or pixels that the task encodes as it goes where the recipe names no cache.
+    """Latents, or ids, from a cache, or pixels that the task encodes as it goes where the recipe names no cache.
 
     `keep` names what items must have besides: "label", or "instances" and "classes" of scenes (see `SceneDataset`).
     """
@@ -85,11 +86,14 @@ def _pixels(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ())
 
 def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequence[str]) -> Pair:
     from longtake.data.latent_cache import CachedLatents, cache_latents
+    from longtake.tokenizers.vqgan3d import VQGAN3d
 
+    discrete = isinstance(tokenizer, VQGAN3d)
+    read = {"seed": seed, "dtype": torch.int64 if discrete else torch.float32}
     if data.kind == "latents":
         if data.root is None:
             raise BadRecipe("data.root: missing; the folder of a latent cache.")
-        return _split(CachedLatents(data.root, tokenizer_hash=tokenizer.content_hash(), seed=seed), data)
+        return _split(CachedLatents(data.root, tokenizer_hash=tokenizer.content_hash(), **read), data)
     sets = _pixels(data, seed, world, keep)
     if data.cache is None:
         return sets
@@ -101,10 +105,18 @@ def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Se
         for name, part in zip(names, sets, strict=True):
             source = f"{name}: {data.kind} {data.options}"  # a cache of other scenes is refused
             cache_latents(
-                part, tokenizer, folder / name, device=world.device, source=source, keep=keep, workers=data.workers
+                part,
+                tokenizer,
+                folder / name,
+                dtype=torch.int32 if discrete else torch.float16,
+                last_image=not discrete,
+                device=world.device,
+                source=source,
+                keep=keep,
+                workers=data.workers,
             )
     barrier(world)
-    return CachedLatents(folder / names[0], seed=seed), CachedLatents(folder / names[1], seed=seed)
+    return CachedLatents(folder / names[0], **read), CachedLatents(folder / names[1], **read)
 
 
 def class_names(data: DataRecipe) -> tuple[str, ...]:
