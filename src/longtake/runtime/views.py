@@ -179,13 +179,18 @@ class ModelView:
 
     @property
     def linears(self) -> dict[str, nn.Module]:
-        """Linear layers inside blocks by their dotted names, in the order in which they were made."""
-        return {
-            f"{block.site.name}.{name}": module
-            for block in self.blocks
-            for name, module in block.module.named_modules()
-            if isinstance(module, nn.Linear)
-        }
+        """Linear layers inside blocks by their dotted names, in the order in which they were made.
+
+        Those of modules that decide what is computed (they say so, `steers = True`) are none of a method's business.
+        """
+        found = {}
+        for block in self.blocks:
+            modules = dict(block.module.named_modules())
+            steering = tuple(f"{name}." for name, module in modules.items() if getattr(module, "steers", False))
+            for name, module in modules.items():
+                if isinstance(module, nn.Linear) and not name.startswith(steering):
+                    found[f"{block.site.name}.{name}"] = module
+        return found
 
     @property
     def first_safe(self) -> int:

@@ -34,9 +34,8 @@ class DynamicAttention(nn.Module):
 
     def __init__(self, attention: DualAttention | SingleAttention, width: int, name: str, number: int) -> None:
         super().__init__()
-        heads = attention.attend.site.heads
-        self.name, self.attention = name, attention
-        self.heads = Heads(width, heads, width // heads, number)
+        self.name, self.attention, self.heads = name, attention, attention.attend.site.heads
+        self.choice = Heads(width, self.heads, width // self.heads, number)
 
     def forward(
         self, x: Tensor, text: Tensor | None, cond: BlockCondition, grid: TokenGrid
@@ -58,14 +57,14 @@ class DynamicAttention(nn.Module):
             n * width * ((3 if one.out is None else 4) * width + 2 * seen) for one, n in zip(own, lengths, strict=True)
         )
         layers = [layer for one in own for layer in (one.qkv, one.out) if layer is not None]
-        active, cut = self.heads.active(routing), self.heads.cut(tuple(layers), routing)
+        active, cut = self.choice.active(routing), self.choice.cut(tuple(layers), routing)
         if active is None or cut is None:
-            gates = routing.width(self.heads.router)
+            gates = routing.width(self.choice.router)
             routing.spent[self.name] = Spent(whole, gates.mean(1))
             heads = own[0].heads
-            made = [(one.qkv, None if one.out is None else self.heads.masked(one.out, gates)) for one in own]
+            made = [(one.qkv, None if one.out is None else self.choice.masked(one.out, gates)) for one in own]
         else:
-            routing.spent[self.name] = Spent(whole, len(active) / self.heads.router.units)
+            routing.spent[self.name] = Spent(whole, len(active) / self.choice.router.units)
             heads = len(active)
             rest = iter(cut)
             made = [(next(rest), None if one.out is None else next(rest)) for one in own]

@@ -21,7 +21,8 @@ class DynamicAttention(nn.Module):
     def __init__(self, attention: AxisAttention, width: int, name: str, number: int) -> None:
         super().__init__()
         self.name, self.attention = name, attention
-        self.heads = Heads(width, attention.heads, attention.qkv.out_features // (3 * attention.heads), number)
+        self.heads = attention.heads
+        self.choice = Heads(width, attention.heads, attention.qkv.out_features // (3 * attention.heads), number)
 
     def forward(self, u: Tensor, cond: LatteCondition) -> Tensor:
         """(B, F, N, D) -> the same."""
@@ -30,12 +31,12 @@ class DynamicAttention(nn.Module):
         seen = {"space": n, "time": f, "joint": f * n}[own.axis]
         inner = own.qkv.out_features // 3
         whole = f * n * inner * (4 * d + 2 * seen)
-        active = self.heads.active(routing)
-        cut = self.heads.cut((own.qkv, own.out), routing)
+        active = self.choice.active(routing)
+        cut = self.choice.cut((own.qkv, own.out), routing)
         if active is None or cut is None:
-            gates = routing.width(self.heads.router)
+            gates = routing.width(self.choice.router)
             routing.spent[self.name] = Spent(whole, gates.mean(1))
-            return own.through(u, cond, own.qkv, self.heads.masked(own.out, gates), own.heads)
+            return own.through(u, cond, own.qkv, self.choice.masked(own.out, gates), own.heads)
         routing.spent[self.name] = Spent(whole, len(active) / own.heads)
         qkv, out = cut
         return own.through(u, cond, qkv, out, len(active))

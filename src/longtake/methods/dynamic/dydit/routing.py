@@ -32,6 +32,8 @@ class WidthRouter(nn.Module):
         BadInput: one unit alone.
     """
 
+    steers = True
+
     def __init__(self, width: int, units: int, number: int) -> None:
         super().__init__()
         if units < 2:
@@ -52,6 +54,8 @@ class TokenRouter(nn.Module):
     Args:
         width: D. number: as `WidthRouter`.
     """
+
+    steers = True
 
     def __init__(self, width: int, number: int) -> None:
         super().__init__()
