@@ -40,6 +40,7 @@ from longtake.backbones.latte_blocks import LatteBlock, LatteCondition
 from longtake.data.scenes import SceneDataset, SceneOptions, sample_scene
 from longtake.data.scenes.classes import class_number
 from longtake.diffusion.flow import TIMESTEPS
+from longtake.evaluation.denoising import velocity_errors
 from longtake.evaluation.measure import measure
 from longtake.evaluation.protocol import find_protocol
 from longtake.evaluation.readback.of_classes import clips_of_classes, read_classes
@@ -162,22 +163,6 @@ def trained(name: str, seed: int, fixed: TokenGrid, chosen: argparse.Namespace) 
     return Path(own.out) / "export"
 
 
-@torch.no_grad()
-def errors(network: nn.Module, clips: Tensor, labels: Tensor) -> list[float]:
-    """Mean squared error of the velocity at each of LEVELS; the same noise for all networks."""
-    noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0))
-    found = []
-    for level in LEVELS:
-        total = 0.0
-        for i in range(0, len(clips), 16):
-            rows = slice(i, i + 16)
-            x = torch.lerp(clips[rows], noise[rows], level)
-            made = network(x, torch.full((len(x),), level * TIMESTEPS), labels=labels[rows])
-            total += float((made - (noise[rows] - clips[rows])).square().mean()) * len(x) / len(clips)
-        found.append(total)
-    return found
-
-
 def main() -> None:
     """Train, measure, print, write the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -205,7 +190,7 @@ def main() -> None:
         folder = trained(name, seed, fixed, chosen)
         kind = MergedLatte if name == "merged" else None
         network = kind.from_pretrained(folder / "transformer") if kind else longtake.load(folder).transformer
-        each = errors(network.eval(), latents, labels)
+        each = velocity_errors(network.eval(), latents, LEVELS, labels)
         found[name]["errors"].append(each)
         found[name]["macs"] = statistics.mean(mac_report(network, LATENTS, levels))
         print(
