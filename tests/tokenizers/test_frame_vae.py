@@ -6,7 +6,7 @@ from longtake.errors import BadSize
 from longtake.tokenizers import frame_vae
 from longtake.tokenizers.frame_vae import FrameVAE
 from longtake.training.models import build_tokenizer
-from longtake.training.recipe import TokenizerRecipe
+from longtake.training.network_recipes import TokenizerRecipe
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from longtake.errors import BadInput, BadRecipe, UnknownModel, Unsupported
-from longtake.training.recipe import BackboneRecipe, ModelRecipe, TextRecipe, TokenizerRecipe, check_arguments
+from longtake.training.network_recipes import BackboneRecipe, ModelRecipe, TextRecipe, TokenizerRecipe
+from longtake.training.recipe import check_arguments
 
 
 def model_folder(name: str) -> Path:
@@ -27,13 +28,15 @@ def model_folder(name: str) -> Path:
 
 
 def build_tokenizer(recipe: TokenizerRecipe) -> Any:
-    """A tokenizer: from ``init_from`` (its folder, or a pipeline that holds one), or a new `CausalVAE`.
+    """A tokenizer: from ``init_from`` (its folder, or a pipeline that holds one), or a new one of the recipe's kind.
 
     The folder of an image autoencoder (diffusers' `AutoencoderKL`) gives a `FrameVAE`.
     """
     from longtake.tokenizers.causal_vae import CausalVAE
     from longtake.tokenizers.frame_vae import FrameVAE, load_image_autoencoder
+    from longtake.tokenizers.vqgan3d import VQGAN3d
 
+    kind = "VQGAN3d" if recipe.kind == "vqgan" else None
     if recipe.init_from is not None:
         folder = _inside(model_folder(recipe.init_from), ("tokenizer", "vae"))
         kind = _class_name(folder)
@@ -41,6 +44,8 @@ def build_tokenizer(recipe: TokenizerRecipe) -> Any:
             return load_image_autoencoder(folder)
         if kind == "FrameVAE":
             return _build(FrameVAE, recipe, "tokenizer", ("tokenizer", "vae"))
+    if kind == "VQGAN3d":
+        return _build(VQGAN3d, recipe, "tokenizer", ("tokenizer", "vae"))
     vae = _build(CausalVAE, recipe, "tokenizer", ("tokenizer", "vae"))
     if recipe.per_frame is not None:
         vae.register_to_config(per_frame=recipe.per_frame)

@@ -1,6 +1,7 @@
 """Recipes: what a training does, as YAML checked against the dataclasses of this file.
 
-Every key of a recipe is a field below; an unknown key or a value of the wrong kind is a `BadRecipe` that names the key.
+Every key of a recipe is a field below, or one of a network's in `network_recipes`; an unknown key or a value of the wrong
+kind is a `BadRecipe` that names the key.
 Fields called ``config`` or ``options`` hold keyword arguments of a network or data class; the class checks those.
 
 A recipe with ``stages`` is a chain: each stage is the recipe itself with the stage's own keys laid over it, runs in
@@ -14,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from longtake.errors import BadRecipe, nearest
-
-
-def one_of(default: str, *others: str) -> Any:
-    """A string field that takes one of a few names."""
-    return field(default=default, metadata={"choices": (default, *others)})
+from longtake.training.network_recipes import (
+    BackboneRecipe,
+    ClassifierRecipe,
+    GptRecipe,
+    TextRecipe,
+    TokenizerRecipe,
+    one_of,
+)
 
 
 @dataclass
@@ -50,44 +54,6 @@ class DataRecipe:
 
 
 @dataclass
-class ModelRecipe:
-    """A network: from a trained folder, or new with this configuration."""
-
-    init_from: str | None = None  # starter, DIR, stage:NAME
-    config: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class BackboneRecipe(ModelRecipe):
-    """The denoiser. A new Latte's ``config`` may name a published ``size`` ("S/2") beside the arguments of the class."""
-
-    kind: str = one_of("waver", "latte")
-    flexdit: dict[str, Any] = field(default_factory=dict)  # convert it: layout, and arguments of flexdit.Density
-    dydit: dict[str, Any] | None = None  # convert it: arguments of dydit.to_dydit; {} converts with all defaults
-
-
-@dataclass
-class TokenizerRecipe(ModelRecipe):
-    """The tokenizer; the task ``tokenizer`` trains it, the others encode with it."""
-
-    per_frame: bool | None = None  # every frame an image of its own, as Latte encodes clips; None: as it is
-    draw: bool = False  # generator, without a cache: latents are drawn from the posterior, not its mean
-
-    train: str = one_of("all", "decoder")  # decoder: the latent space stays as it is
-    measure: bool = True  # measure the latents' mean and deviation at the end and store them
-    measure_clips: int = 256
-    loss: dict[str, Any] = field(default_factory=dict)  # weights of TokenizerLoss: l1, mse, kl, perceptual, gan, ...
-    discriminator: dict[str, Any] = field(default_factory=dict)  # of PatchDiscriminator, used where loss.gan is not 0
-
-
-@dataclass
-class TextRecipe(ModelRecipe):
-    """The text encoder (T5) and its tokenizer: a folder that holds ``text_encoder`` and ``text_tokenizer``."""
-
-    train: bool = False  # together with the backbone
-
-
-@dataclass
 class BudgetRecipe:
     """What share of its work a network that chooses its width and tokens may do (DyDiT); nothing for others."""
 
@@ -95,20 +61,6 @@ class BudgetRecipe:
     hold: int = 100  # steps at a share of 1, at first
     fall: int = 1000  # steps over which it then falls
     whole: int = 30_000  # steps in which the network with everything on is trained beside, at the same cost again
-
-
-@dataclass
-class ClassifierRecipe(ModelRecipe):
-    """A token routing backbone that names what images show (task ``classifier``).
-
-    ``config`` may name a ``size`` ("nano") beside the arguments of `TokenRoutingBackbone`; the data brings the classes.
-    """
-
-    label_smoothing: float = 0.1
-    budget: float = 1.0  # share of its multiply-accumulates that it may use in the end
-    budget_weight: float = 10.0  # of the loss of being above the budget
-    budget_hold: float = 0.1  # share of the training in which the budget is 1, at first
-    budget_reached: float = 0.5  # share of the training at which it has fallen to the end
 
 
 @dataclass
@@ -205,7 +157,7 @@ class ParallelRecipe:
 class Recipe:
     """One training."""
 
-    task: str = one_of("generator", "tokenizer", "classifier")
+    task: str = one_of("generator", "tokenizer", "classifier", "gpt")
     name: str = "training"
     out: str = "runs/training"
     seed: int = 0
@@ -222,6 +174,7 @@ class Recipe:
     backbone: BackboneRecipe = field(default_factory=BackboneRecipe)
     text: TextRecipe = field(default_factory=TextRecipe)
     classifier: ClassifierRecipe = field(default_factory=ClassifierRecipe)
+    gpt: GptRecipe = field(default_factory=GptRecipe)
     objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)

@@ -51,6 +51,10 @@ class Task(Protocol):
 
 def build_task(recipe: Recipe, world: World) -> Task:
     """Return the task that a recipe names."""
+    if recipe.task == "tokenizer" and recipe.tokenizer.kind == "vqgan":
+        from longtake.training.tasks.vqgan import VqganTask
+
+        return VqganTask(recipe, world)
     if recipe.task == "tokenizer":
         from longtake.training.tasks.tokenizer import TokenizerTask
 

@@ -23,8 +23,9 @@ from longtake.recognition.token_routing import (
 )
 from longtake.recognition.token_routing.network import SMALLEST
 from longtake.training.models import model_folder
+from longtake.training.network_recipes import ClassifierRecipe
 from longtake.training.parallel import World
-from longtake.training.recipe import ClassifierRecipe, Recipe, check_arguments
+from longtake.training.recipe import Recipe, check_arguments
 from longtake.training.sources import Sets, image_classes, image_data, sample_fps
 from longtake.training.tasks import Batch
 from longtake.video import Clip

@@ -4,6 +4,7 @@ loss = reconstruction + KL (+ what else `TokenizerLoss` is asked for). The poste
 to each clip. Validation decodes the posterior's mean and measures PSNR on [-1, 1] pixels.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,8 @@ class TokenizerTask:
     def sample(self, modules: dict[str, nn.Module]) -> list[tuple[str, Clip]]:
         """Held-out clips: on the left the clip, on the right what comes back."""
         vae: Any = modules["tokenizer"]
-        _, held_out = self.data()
-        clips: list[tuple[str, Clip]] = []
-        for index in range(min(self.recipe.samples.count, len(held_out))):
-            item = held_out[index]
-            pixels = item["pixels"][None]
-            decoded = vae.decode(vae.encode(pixels.to(self.world.device))).float().cpu()
-            clips.append((item.get("prompt", ""), Clip(torch.cat([pixels, decoded], dim=-1), sample_fps(item))))
-        return clips
+        held_out, count = self.data()[1], self.recipe.samples.count
+        return side_by_side(held_out, count, lambda pixels: vae.decode(vae.encode(pixels.to(self.world.device))))
 
     def export(self, folder: Path, modules: dict[str, nn.Module]) -> None:
         """Save the tokenizer with the mean and deviation of each latent channel, measured on training clips.
@@ -98,3 +93,16 @@ class TokenizerTask:
             measure_statistics(vae, (train[index]["pixels"][None] for index in spread))
         vae.save_pretrained(folder)
         vae.set_statistics(*before)
+
+
+def side_by_side(
+    held_out: Sequence[Batch], count: int, round_trip: Callable[[Tensor], Tensor]
+) -> list[tuple[str, Clip]]:
+    """The first clips of a held-out set, each beside what a tokenizer makes of it: pixels (1, 3, T, H, W) -> the same."""
+    clips: list[tuple[str, Clip]] = []
+    for index in range(min(count, len(held_out))):
+        item = held_out[index]
+        pixels = item["pixels"][None]
+        both = torch.cat([pixels, round_trip(pixels).float().cpu()], dim=-1)
+        clips.append((item.get("prompt", ""), Clip(both, sample_fps(item))))
+    return clips
