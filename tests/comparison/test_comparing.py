@@ -257,7 +257,7 @@ class Foreign:
         self.transformer, self.scheduler, self.device = pipe.transformer, pipe.scheduler, pipe.device
 
     def settings(self, prompt, *, frames, height, width, steps, guidance, seed):
-        return Settings(prompt, "", frames or 5, height or 16, width or 24, steps, guidance, seed)
+        return Settings(prompt, "", frames or 5, height or 16, width or 24, steps or 2, guidance or 1.5, seed)
 
     def __call__(self, prompt, *, frames, height, width, steps, guidance, seed, on_step):
         size = {"frames": frames, "height": height, "width": width}
@@ -278,6 +278,14 @@ def test_a_pipeline_with_our_call_interface_is_compared(tiny_folder, tmp_path):
     assert isinstance(made, Report) and (made.frames, made.height, made.width) == (5, 16, 24)
     assert made.rows[1].psnr is not None and len(made.weights) == 64
     assert progress[0] == (1, 12) and progress[-1] == (12, 12) and progress == sorted(progress)
+
+
+def test_a_pipelines_own_steps_and_guidance_are_taken_where_none_are_given(tiny_folder, tmp_path):
+    pipe = Foreign(longtake.load(tiny_folder))
+    made = compare(pipe, ["taylorseer:interval=1"], prompts=["a red ball"], out=tmp_path / "r", allow_inert=True)
+    assert (made.steps, made.guidance, len(made.rows)) == (2, 1.5, 2)
+    record = json.loads(next((tmp_path / "r" / "clips").rglob("*.json")).read_text())
+    assert (record["settings"]["steps"], record["settings"]["guidance"]) == (2, 1.5)
 
 
 # ------------------------------------------------------------------------------------------------------- the command line

@@ -36,8 +36,8 @@ def calibrate(
     cache: str | Path | None = None,
     seeds: int = 1,
     seed: int = 0,
-    steps: int = 30,
-    guidance: float = 4.0,
+    steps: int | None = None,
+    guidance: float | None = None,
     frames: int | None = None,
     height: int | None = None,
     width: int | None = None,
@@ -65,7 +65,7 @@ def calibrate(
         cache: folder for clips and times, from which an interrupted calibration goes on and another one of the same runs
             begins; None is beside the profile, `profile-cache`.
         seeds: of each prompt; calibration clip k is drawn from `seed` + k, and held-out clips go on from there.
-        steps, guidance, frames, height, width: as a call of `VideoPipeline`.
+        steps, guidance, frames, height, width: as a call of the pipeline; None = its own.
         scheduler: as `schedulers.scheduler_named`; dtype, device: as `load`; for a model by name.
         command: that asked for this, for the record. on_step: called as on_step(done, all) steps of all runs, where all is
             the most that there can be. on_tried: told of each setting of the search.

@@ -38,8 +38,10 @@ def calibrate(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each prompt.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first clip; each further one has the next.")] = 0,
-    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Strength of guidance; 1 is none.")] = 4.0,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's (starter: 30).")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Strength of guidance; 1 is none; default: the model's (starter: 4).")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of a clip; default: as trained.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: as trained.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="euler, heun, unipc, dpm++ ...; default: the model's.")] = None,

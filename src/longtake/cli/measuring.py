@@ -122,8 +122,10 @@ def compare(
     ] = "4",
     seeds: Annotated[int, typer.Option(help="Seeds of each prompt.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for index.html, report.json, clips.")] = Path("report"),
-    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Strength of guidance; 1 is none.")] = 4.0,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's (starter: 30).")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Strength of guidance; 1 is none; default: the model's (starter: 4).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first clip; each further one has the next.")] = 0,
     frames: Annotated[int | None, typer.Option(help="Frames of a clip; default: as trained.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: as trained.")] = None,

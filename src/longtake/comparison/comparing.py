@@ -58,8 +58,8 @@ def compare(
     out: str | Path = "report",
     seeds: int = 1,
     seed: int = 0,
-    steps: int = 30,
-    guidance: float = 4.0,
+    steps: int | None = None,
+    guidance: float | None = None,
     frames: int | None = None,
     height: int | None = None,
     width: int | None = None,
@@ -83,7 +83,7 @@ def compare(
         out: folder for the report, made in an existing one. Clips that an earlier comparison left in it, with the same
             settings, weights, versions and machine, are taken as they are.
         seeds: of each prompt; clip k is of prompt k modulo their number and is drawn from `seed` + k.
-        steps, guidance, frames, height, width: as a call of `VideoPipeline`.
+        steps, guidance, frames, height, width: as a call of the pipeline; None = its own.
         dtype, device: as `load`, for a model by name.
         allow_inert: a method that does nothing gets a note in its row, and is no error.
         shown: prompts whose clips are on the page, each with its first seed.
@@ -116,7 +116,7 @@ def compare(
     for contender in contenders:
         runs.check(contender)
     folder.mkdir(exist_ok=True)
-    made = _run(runs, contenders, wanted, steps, allow_inert, on_step)
+    made = _run(runs, contenders, wanted, asks[0].steps, allow_inert, on_step)
     for one in made[1:]:
         for number, kept in one.kept.items() if one.error is None else ():
             one.likeness[number] = likeness(kept, made[0].kept[number])
@@ -132,8 +132,8 @@ def compare(
         prompt_source=asked.source,
         seeds=seeds,
         first_seed=seed,
-        steps=steps,
-        guidance=guidance,
+        steps=asks[0].steps,
+        guidance=asks[0].guidance,
         frames=asks[0].frames,
         height=asks[0].height,
         width=asks[0].width,

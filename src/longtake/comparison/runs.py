@@ -187,26 +187,16 @@ def checked(
     frames: int | None,
     height: int | None,
     width: int | None,
-    steps: int,
-    guidance: float,
+    steps: int | None,
+    guidance: float | None,
     seed: int,
 ) -> Settings:
-    """What a run is asked for, in the pipeline's own size where none is given. Raises BadInput and BadSize."""
-    if not isinstance(pipe, VideoPipeline):
-        return pipe.settings(
-            prompt, frames=frames, height=height, width=width, steps=steps, guidance=guidance, seed=seed
-        )
-    own = pipe.config.clip_size
-    settings = Settings(
-        prompt,
-        frames=own[0] if frames is None else frames,
-        height=own[1] if height is None else height,
-        width=own[2] if width is None else width,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
+    """What a run is asked for, with the pipeline's own values in place of None. Raises BadInput and BadSize."""
+    settings = pipe.settings(
+        prompt, frames=frames, height=height, width=width, steps=steps, guidance=guidance, seed=seed
     )
-    pipe.check(settings)
+    if isinstance(pipe, VideoPipeline):
+        pipe.check(settings)
     return settings
 
 
