@@ -64,6 +64,16 @@ def linear_gelu(layer: nn.Module, x: Tensor, approximate: str = "none") -> Tenso
     return _product(x.to(dtype), layer.weight.to(dtype), bias, "gelu", approximate)
 
 
+def linear_outputs(layer: nn.Module, x: Tensor, first: int, last: int) -> Tensor:
+    """Outputs `first` to `last` - 1 of a linear layer: (..., N, I) -> (..., N, last - first).
+
+    A layer that is hooked, wrapped or replaced is called as it is, and cut behind it.
+    """
+    if type(layer) is not Linear or layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
+        return layer(x)[..., first:last]
+    return linear(x, layer.weight[first:last], None if layer.bias is None else layer.bias[first:last])
+
+
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, then: str = "none", how: str = "") -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], how)
 
