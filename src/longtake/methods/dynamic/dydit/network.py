@@ -39,6 +39,7 @@ class _Dynamic(Converted):
         self.calls, self.adapted = Calls(), td_lora is not None
         self._drawn: Routing | None = None
         self._known: tuple[Any, dict[float, Widths]] = (None, {})
+        self._routers = [module for module in self.modules() if isinstance(module, WidthRouter)]  # type: ignore[attr-defined]
         if td_lora is not None:
             add_td_lora(self, **td_lora)
             for module in self.modules():  # type: ignore[attr-defined]
@@ -105,8 +106,7 @@ class _Dynamic(Converted):
     @torch.no_grad()
     def widths(self, timesteps: Sequence[float]) -> list[Widths]:
         """What is on at each timestep, 0 to 1000; remembered until a weight of the routers or of the time changes."""
-        routers = [module for module in self.modules() if isinstance(module, WidthRouter)]  # type: ignore[attr-defined]
-        deciding = [*self.time_embed.parameters(), *(p for router in routers for p in router.parameters())]  # type: ignore[attr-defined]
+        deciding = [*self.time_embed.parameters(), *(p for router in self._routers for p in router.parameters())]  # type: ignore[attr-defined]
         stamp = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in deciding)
         if self._known[0] != stamp:
             self._known = stamp, {}
@@ -114,11 +114,11 @@ class _Dynamic(Converted):
         new = [t for t in dict.fromkeys(map(float, timesteps)) if t not in known]
         if new:
             time = self.embed_time(torch.tensor(new, device=deciding[0].device))  # type: ignore[attr-defined]
-            on = [decided_gates(router(time)).cpu() for router in routers]
+            on = [decided_gates(router(time)).cpu() for router in self._routers]
             for row, t in enumerate(new):
                 known[t] = {
                     router.number: (0, *(1 + gates[row].nonzero().squeeze(1)).tolist())
-                    for router, gates in zip(routers, on, strict=True)
+                    for router, gates in zip(self._routers, on, strict=True)
                 }
         return [known[float(t)] for t in timesteps]
 
