@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from longtake.autoregressive.tats.pipeline import TatsPipeline
+    from longtake.backbones.gpt import GPT
     from longtake.backbones.latte import Latte
     from longtake.backbones.waver import HybridStreamDiT
     from longtake.calibration import calibrate
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
     from longtake.pipelines.video_pipeline import VideoPipeline
     from longtake.tokenizers.causal_vae import CausalVAE
     from longtake.tokenizers.frame_vae import FrameVAE
+    from longtake.tokenizers.vqgan3d import VQGAN3d
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GPT",
     "CausalVAE",
     "DyHybrid",
     "DyLatte",
@@ -37,6 +41,8 @@ __all__ = [
     "HybridStreamDiT",
     "Latte",
     "System",
+    "TatsPipeline",
+    "VQGAN3d",
     "VideoPipeline",
     "__version__",
     "apply",
@@ -55,8 +61,11 @@ _HOMES = {
     "FlexHybrid": "longtake.methods.dynamic.flexdit",
     "FlexLatte": "longtake.methods.dynamic.flexdit",
     "FrameVAE": "longtake.tokenizers.frame_vae",
+    "GPT": "longtake.backbones.gpt",
     "HybridStreamDiT": "longtake.backbones.waver",
     "Latte": "longtake.backbones.latte",
+    "TatsPipeline": "longtake.autoregressive.tats.pipeline",
+    "VQGAN3d": "longtake.tokenizers.vqgan3d",
     "VideoPipeline": "longtake.pipelines.video_pipeline",
     "System": "longtake.catalogue",
     "apply": "longtake.methods",

@@ -50,7 +50,7 @@ def test_a_folder_that_is_no_pipeline_says_why(tmp_path):
         load(tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "WanAnimatePipeline"}))
     with pytest.raises(
-        UnknownModel, match=r"holds a WanAnimatePipeline.* VideoPipeline, WanPipeline.*Allegro"
+        UnknownModel, match=r"holds a WanAnimatePipeline.* VideoPipeline, TatsPipeline, WanPipeline.*Allegro"
     ) as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from longtake.diffusion.sampling import prediction_kind
-from longtake.errors import BadInput, UnknownModel
+from longtake.errors import BadInput, UnknownModel, Unsupported
 from longtake.pipelines.foreign.pipeline import ForeignPipeline
 from longtake.pipelines.loading import load
 from longtake.pipelines.records import (
@@ -104,7 +105,7 @@ def generate(
     given = {"image": image, "last_image": last_image, "continue_from": continue_from}
     _check_taken(pipe, given, guidance_2)
     if scheduler is not None:
-        if prediction_kind(pipe.scheduler) != "flow":
+        if not _has_scheduler(pipe) or prediction_kind(pipe.scheduler) != "flow":
             raise BadInput(
                 f"scheduler '{scheduler}' is for flow matching, and this model predicts otherwise: leave it out"
             )
@@ -150,7 +151,7 @@ def regenerate(
             f"'{told.model}' has weights {pipe.weights()[:12]} and record '{record}' was made with "
             f"{told.weights[:12]}: another model under the same name cannot make the same clip"
         )
-    if describe_scheduler(pipe.scheduler) != told.scheduler:
+    if _has_scheduler(pipe) and describe_scheduler(pipe.scheduler) != told.scheduler:
         pipe.scheduler = scheduler_described(told.scheduler)
     given = {name: getattr(settings, name) for name in ("image", "last_image", "continue_from")}
     files = {name: None if source is None else source.path for name, source in given.items()}
@@ -168,7 +169,7 @@ def regenerate(
 
 
 def _run(
-    pipe: VideoPipeline | ForeignPipeline,
+    pipe: Any,
     runs: list[Settings],
     given: dict[str, str | Path | None],
     paths: list[Path],
@@ -178,6 +179,10 @@ def _run(
     stack: Stack,
 ) -> Iterator[Files]:
     if stack.methods:
+        if not _has_scheduler(pipe):
+            raise Unsupported(
+                f"methods change how noise is removed, and this {type(pipe).__name__} writes tokens: leave --with out"
+            )
         stack.attach(pipe)
     for number, (one, path) in enumerate(zip(runs, paths, strict=True)):
         output = pipe(
@@ -190,7 +195,7 @@ def _run(
             guidance=one.guidance,
             seed=one.seed,
             on_step=None if on_step is None else lambda done, steps, number=number: on_step(number, done, steps),
-            **(given if isinstance(pipe, VideoPipeline) else {"guidance_2": one.guidance_2}),
+            **_own_arguments(pipe, one, given),
         )
         told = output.record
         told = replace(told, command=command_line(told.settings, told.model, path), warnings=(*told.warnings, *notes))
@@ -198,17 +203,26 @@ def _run(
         yield Files(path, told)
 
 
-def _check_taken(
-    pipe: VideoPipeline | ForeignPipeline, given: dict[str, str | Path | None], guidance_2: float | None
-) -> None:
+def _has_scheduler(pipe: Any) -> bool:
+    """Whether a pipeline removes noise step by step; the others write tokens."""
+    return isinstance(pipe, VideoPipeline | ForeignPipeline)
+
+
+def _own_arguments(pipe: Any, one: Settings, given: dict[str, str | Path | None]) -> dict[str, Any]:
+    """What a pipeline of this kind is called with besides."""
+    if isinstance(pipe, VideoPipeline):
+        return dict(given)
+    return {"guidance_2": one.guidance_2} if isinstance(pipe, ForeignPipeline) else {"drawing": one.drawing}
+
+
+def _check_taken(pipe: Any, given: dict[str, str | Path | None], guidance_2: float | None) -> None:
     """Raise BadInput for what is given, and this kind of pipeline does not take."""
-    if isinstance(pipe, VideoPipeline) and guidance_2 is not None:
+    if not isinstance(pipe, ForeignPipeline) and guidance_2 is not None:
         raise BadInput("guidance_2 was given, and this model has one network; use guidance")
-    for name, one in given.items() if isinstance(pipe, ForeignPipeline) else ():
+    for name, one in given.items() if not isinstance(pipe, VideoPipeline) else ():
         if one is not None:
-            raise BadInput(
-                f"{name} was given, and this {pipe.dialect.pipeline} makes clips from text alone: leave it out"
-            )
+            kind = pipe.dialect.pipeline if isinstance(pipe, ForeignPipeline) else type(pipe).__name__
+            raise BadInput(f"{name} was given, and this {kind} makes clips from text alone: leave it out")
 
 
 def _numbered(out: Path, count: int) -> list[Path]:

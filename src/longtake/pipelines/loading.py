@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,10 +13,14 @@ from longtake.pipelines.foreign.pipeline import DIALECTS, ForeignPipeline
 from longtake.pipelines.video_pipeline import VideoPipeline
 from longtake.tokenizers.causal_vae import CausalVAE
 
+if TYPE_CHECKING:  # a floor above; at run time it is taken by name from the front door
+    from longtake.autoregressive.tats.pipeline import TatsPipeline
+
 STARTERS = Path(longtake.__file__).parent / "starters"
 """Where the shipped pipelines are, one folder each."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_OURS = ("VideoPipeline", "TatsPipeline")  # names at the front door
 _HUB_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"]
 
 
@@ -26,19 +31,19 @@ def starter_names() -> tuple[str, ...]:
 
 def load(
     name: str | Path = "starter", *, dtype: str | torch.dtype | None = None, device: str = "cpu"
-) -> VideoPipeline | ForeignPipeline:
+) -> "VideoPipeline | TatsPipeline | ForeignPipeline":
     """Load a pipeline, of ours or text to video of diffusers.
 
     Args:
         name: a starter's name, a folder that `save_pretrained` wrote, or a hub id `owner/name` (which is downloaded unless
             it is in the local cache; only JSON and safetensors files are ever fetched).
         dtype: "float32", "bfloat16" or "float16"; None is float32 on a CPU and bfloat16 elsewhere. Wan's autoencoder stays
-            in float32, as it is published.
+            in float32, as it is published, and TATS's tokenizer.
         device: where it runs, "cpu", "cuda", "cuda:1".
 
     Returns:
-        A `VideoPipeline`, or a `ForeignPipeline` around one of diffusers; both are called in the same way. Offloading is the
-        latter's own, `load(name).pipe.enable_model_cpu_offload()`.
+        A `VideoPipeline`, a `TatsPipeline`, or a `ForeignPipeline` around one of diffusers; all are called in the same way.
+        Offloading is the latter's own, `load(name).pipe.enable_model_cpu_offload()`.
 
     Raises:
         UnknownModel: none of the three, or a pipeline of another class; one line with the nearest starter, or the classes.
@@ -47,20 +52,24 @@ def load(
     folder = pipeline_folder(name)
     where = _device(device)
     kind = _dtype(dtype, where)
-    if _class_of(folder, str(name)) != VideoPipeline.__name__:
+    family = _class_of(folder, str(name))
+    if family not in _OURS:
         return _load_foreign(folder, name, kind, where)
+    family: Any = getattr(longtake, family)
+    # Through float32 to float16, which rounds otherwise than the tokenizer's hash does (see `check_tokenizer`).
+    first, exact = torch.float32 if kind == torch.float16 else kind, getattr(family, "exact", ())
+    dtypes = {"default": first, **dict.fromkeys(exact, torch.float32)} if exact else first
     try:
-        # Through float32 to float16, which rounds otherwise than the tokenizer's hash does (see `check_tokenizer`).
-        first = torch.float32 if kind == torch.float16 else kind
-        pipe = VideoPipeline.from_pretrained(str(folder), dtype=first, low_cpu_mem_usage=False)
+        pipe = family.from_pretrained(str(folder), dtype=dtypes, low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UnknownModel(f"'{name}' does not load as a pipeline: {_first_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
     pipe.register_to_config(_name_or_path=str(name))
-    for network in pipe.components.values():
+    for part, network in pipe.components.items():
         if isinstance(network, torch.nn.Module):
-            network.eval().requires_grad_(False)
-    return pipe.to(where, kind)
+            own = torch.float32 if part in exact else kind
+            torch.nn.Module.to(network.eval().requires_grad_(False), own)  # ModelMixin.to warns of what is not so here
+    return pipe.to(where)
 
 
 def load_tokenizer(name: str | Path = "starter", *, device: str = "cpu") -> CausalVAE:
@@ -95,8 +104,8 @@ def _checked(folder: Path, name: str) -> Path:
     if not index.is_file():
         raise UnknownModel(f"'{name}' holds no pipeline: {index.name} is missing; give what save_pretrained wrote.")
     kind = _class_of(folder, name)
-    if kind not in (VideoPipeline.__name__, *DIALECTS):
-        known = ", ".join((VideoPipeline.__name__, *DIALECTS))
+    if kind not in (*_OURS, *DIALECTS):
+        known = ", ".join((*_OURS, *DIALECTS))
         raise UnknownModel(f"'{name}' holds a {kind}, and longtake.load takes {known}; load this one with diffusers.")
     return folder
 

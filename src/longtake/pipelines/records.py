@@ -45,7 +45,8 @@ class Source:
 @dataclass(frozen=True)
 class Settings:
     """Everything that was asked for: the arguments of a `VideoPipeline` call, with given frames as sources, and the methods
-    that were applied, as they are written on the command line. guidance_2: of the second network of Wan 2.2."""
+    that were applied, as they are written on the command line. guidance_2: of the second network of Wan 2.2. drawing: how
+    a pipeline that writes tokens draws them."""
 
     prompt: str
     negative_prompt: str = ""
@@ -61,6 +62,7 @@ class Settings:
     continue_from: Source | None = None
     methods: tuple[str, ...] = ()
     guidance_2: float | None = None
+    drawing: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
