@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from longtake.layers import linear as module
-from longtake.layers.linear import Linear, linear, linear_gelu
+from longtake.layers.linear import Linear, linear, linear_gelu, linear_outputs
 
 
 def operands(*leading, bias=True, dtype=torch.float32):
@@ -155,3 +155,12 @@ def test_a_layer_in_other_hands_is_called_as_it_is(how):
         made = linear_gelu(layer, x)
     torch.testing.assert_close(made, wanted)
     assert made.requires_grad == (how == "gradients")
+
+
+def test_some_outputs_are_those_of_the_whole_layer_and_hooks_are_asked():
+    layer, x = Linear(12, 9), torch.randn(4, 12)
+    torch.testing.assert_close(linear_outputs(layer, x, 2, 5), layer(x)[:, 2:5])
+    layer.register_forward_hook(lambda module, args, made: made + 1)
+    torch.testing.assert_close(linear_outputs(layer, x, 2, 5), layer(x)[:, 2:5])
+    bare = nn.Linear(12, 9, bias=False)
+    torch.testing.assert_close(linear_outputs(bare, x, 0, 9), bare(x))

@@ -9,6 +9,7 @@ import longtake
 from longtake.errors import BadInput, UnknownName, nearest
 from longtake.evaluation.networks.contract import FeatureNetwork
 from longtake.evaluation.networks.files import load_file
+from longtake.evaluation.networks.routing import load_routing
 from longtake.evaluation.networks.scene_classifier import (
     RANDOM_SEED,
     WIDTHS,
@@ -38,7 +39,7 @@ def load_network(
 
     Args:
         name: "scenes-3d", "random-3d" (or -2d); ``NAME=FILE`` for a file of the user's, or a file alone, which is taken
-            for the published network, I3D or Inception.
+            for the published network, I3D or Inception; ``NAME=FOLDER`` for a token routing backbone.
         frames: whether one of single frames is wanted.
         folder: where the shipped networks are; the package's own by default.
         device, dtype: where and in which it computes; files of the user's compute as they were made.
@@ -49,7 +50,9 @@ def load_network(
     """
     known = FRAME_NETWORKS if frames else VIDEO_NETWORKS
     own, equals, file = name.partition("=")
-    if equals:
+    if equals and Path(file).is_dir():
+        network = load_routing(own, file, device, frames=frames)
+    elif equals:
         network = load_file(own, file, device, frames=frames)
     elif Path(name).suffix or Path(name).is_file():
         network = load_file("inception" if frames else "i3d", name, device)
