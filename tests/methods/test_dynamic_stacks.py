@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.methods.dynamic.token_routed.test_network import half_open
 from tests.methods.test_dydit import unsettled
 from tiny_networks import Tiny, build, sample
 
@@ -9,6 +10,7 @@ from longtake.errors import Unsupported
 from longtake.methods import parse_stack
 from longtake.methods.dynamic.dydit import to_dydit
 from longtake.methods.dynamic.flexdit import Density, to_flexdit
+from longtake.methods.dynamic.token_routed import to_token_routed
 from longtake.runtime.stack import Stack
 from longtake.runtime.views import view_of
 
@@ -19,6 +21,8 @@ NETWORKS = {
     "flexdit of Waver": ("our-waver", lambda network: to_flexdit(network, "1+[1,0,1,0]+1", GRIDS)),
     "dydit of Latte": ("our-latte", lambda network: unsettled(to_dydit(network))),
     "dydit of Waver": ("our-waver", lambda network: unsettled(to_dydit(network))),
+    "routed blocks of Latte": ("our-latte", lambda network: half_open(to_token_routed(network))),
+    "routed blocks of Waver": ("our-waver", lambda network: half_open(to_token_routed(network))),
 }
 STACKS = [
     "taylorseer:interval=2",
@@ -107,3 +111,7 @@ def test_two_ways_of_choosing_tokens_are_refused():
         to_dydit(to_flexdit(network, "1+2x[1,0,1,0]+1", GRIDS))
     with pytest.raises(Unsupported, match="DyLatte cannot become a FlexDiT"):
         to_flexdit(to_dydit(network), "1+2x[1,0,1,0]+1", GRIDS)
+    with pytest.raises(Unsupported, match="DyLatte cannot have routed blocks"):
+        to_token_routed(to_dydit(network))
+    with pytest.raises(Unsupported, match="RoutedLatte cannot become a FlexDiT"):
+        to_flexdit(to_token_routed(network), "1+2x[1,0,1,0]+1", GRIDS)

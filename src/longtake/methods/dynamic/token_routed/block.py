@@ -30,6 +30,8 @@ Noise = torch.Generator | Sequence[torch.Generator] | None
 class RoutingGate(nn.Module):
     """Whether tokens take the block: tokens (B, ..., D) and time (B, cond_dim) -> (B, ...), exactly 0 or 1."""
 
+    steers = True
+
     def __init__(self, width: int, cond_dim: int) -> None:
         super().__init__()
         self.logits = TokenGate(width, 1, cond_dim)
