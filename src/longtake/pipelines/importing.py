@@ -1,5 +1,6 @@
 """Published checkpoints to pipeline folders that `longtake.load` takes."""
 
+import argparse
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -47,9 +48,8 @@ def import_latte(
     Raises:
         UnknownModel, BadInput: not such a checkpoint or folder. BadOutput: `out` is there already or cannot be written.
     """
-    source, out = Path(source), Path(out)
-    if out.exists():
-        raise BadOutput(f"{out} is there already: choose another folder, or move it away.")
+    source = Path(source)
+    check_new(out)
     clip_size = [frames, *size]
     if source.is_dir():
         pipe = _text_to_video(source, autoencoder, fps, clip_size)
@@ -57,6 +57,19 @@ def import_latte(
         pipe = _checkpoint(source, autoencoder, list(classes), heads, fps, clip_size)
     else:
         raise UnknownModel(f"'{source}' is neither a checkpoint file nor a folder; check the path.")
+    return write_pipeline(pipe, out)
+
+
+def check_new(out: str | Path) -> None:
+    """Raise BadOutput when a folder that is to be written is there already."""
+    if Path(out).exists():
+        raise BadOutput(f"{out} is there already: choose another folder, or move it away.")
+
+
+def write_pipeline(pipe: DiffusionPipeline, out: str | Path) -> Path:
+    """Save a pipeline into a folder that is not there yet, whole or not at all. Raises BadOutput."""
+    out = Path(out)
+    check_new(out)
     try:
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
@@ -94,7 +107,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # settings beside the weights: plain values
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zip and safetensors each raise their own
         raise BadInput(
             f"{path} is no checkpoint that can be read safely ({str(error).splitlines()[0][:120]})"

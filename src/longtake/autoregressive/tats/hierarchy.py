@@ -75,9 +75,10 @@ def fill_gaps(
         Ids int64 (G, s - 1, h, w).
     """
     m, u, middle = layout.prefix, layout.per_frame, noise.shape[1]
-    line = torch.cat([condition, layout.write(before[:, None]), layout.write(after[:, None])], 1)
+    place = torch.arange(gpt.config.length)  # the published GPT-B has none for the last token of F_s: it is left out
+    far = layout.write(after[:, None])[:, : len(place) - (m + u + middle)]
+    line = torch.cat([condition, layout.write(before[:, None]), far], 1)
     ends = len(line[0])
-    place = torch.arange(m + 2 * u + middle)
     made = sample_tokens(
         gpt,
         line,

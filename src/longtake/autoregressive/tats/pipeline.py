@@ -177,7 +177,8 @@ class TatsPipeline(DiffusionPipeline):
                 )
         if own.frames_of(self.transformer) < 1:
             raise BadSize(f"the transformer has {self.transformer.config.length} positions; expected a latent frame's")
-        if self.interpolator is not None and self.interpolator.config.length != gap_length(own, spacing):
+        published = gap_length(own, spacing) - 1  # without a position for the last token
+        if self.interpolator is not None and self.interpolator.config.length not in (published, published + 1):
             raise BadSize(
                 f"the interpolator has {self.interpolator.config.length} positions, and a gap of spacing {spacing} has "
                 f"{gap_length(own, spacing)}"
