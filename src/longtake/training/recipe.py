@@ -240,7 +240,7 @@ def resolve(written: dict[Any, Any], overrides: dict[Any, Any], source: str = "r
         recipe = _build(layers, source, f"stages.{name}.")
         recipe.out = str(Path(whole.out) / str(name))
         recipe.name = f"{whole.name}/{name}"
-        for part in (recipe.tokenizer, recipe.backbone, recipe.text, recipe.classifier):
+        for part in (recipe.tokenizer, recipe.backbone, recipe.text, recipe.classifier, recipe.gpt, recipe.gpt.keys):
             if part.init_from and part.init_from.startswith("stage:"):
                 earlier = part.init_from.removeprefix("stage:")
                 if earlier not in [r.name.split("/")[-1] for r in recipes]:

@@ -59,6 +59,10 @@ def build_task(recipe: Recipe, world: World) -> Task:
         from longtake.training.tasks.tokenizer import TokenizerTask
 
         return TokenizerTask(recipe, world)
+    if recipe.task == "gpt":
+        from longtake.training.tasks.gpt import GptTask
+
+        return GptTask(recipe, world)
     if recipe.task == "classifier":
         from longtake.training.tasks.classifier import ClassifierTask
 
