@@ -401,3 +401,8 @@ def test_import_makes_a_folder_that_generate_takes(run, here):
     assert_one_line(run("generate", "yo-yo", "--model", "mine"), "none called 'yo-yo'", "yo yo")
     assert_one_line(run("import", "latte", *words), "mine is there already")
     assert_one_line(run("import", "lattes", "latte.pt", "--out", "b"), "nothing of 'lattes'", "latte")
+    assert_one_line(run("import", "latte", *words[:3], "--interpolator", "b.pt"), "--interpolator is for tats")
+    assert_one_line(
+        run("import", "tats", "latte.pt", "--out", "b", "--autoencoder", "vae"), "--autoencoder is for latte"
+    )
+    assert_one_line(run("import", "tats", "latte.pt", "--out", "b"), "a VQGAN of songweige/TATS")

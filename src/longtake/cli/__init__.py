@@ -239,24 +239,36 @@ app.command()(systems)
 
 @app.command("import")
 def import_(
-    system: Annotated[str, typer.Argument(help="Whose checkpoint it is: latte.")],
+    system: Annotated[str, typer.Argument(help="Whose checkpoint it is: latte, tats.")],
     checkpoint: Annotated[Path, typer.Argument(help="File of weights, or a folder as diffusers keeps it.")],
     out: Annotated[Path, typer.Option(help="Pipeline folder to write.")],
     autoencoder: Annotated[
-        Path | None, typer.Option(help="Folder of the AutoencoderKL that it was trained with; needed for a file.")
+        Path | None,
+        typer.Option(help="latte: folder of the AutoencoderKL that it was trained with; needed for a file."),
+    ] = None,
+    interpolator: Annotated[
+        Path | None, typer.Option(help="tats: checkpoint of what fills the gaps between key frames.")
     ] = None,
     classes: Annotated[Path | None, typer.Option(help="Text file of the classes' names, one a line, in order.")] = None,
     frames: Annotated[int, typer.Option(help="Frames of the clips that it was trained on.")] = 16,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of these.")] = "256x256",
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of these; default: 256x256, tats: 128x128.")] = None,
 ) -> None:
     """Turn a published checkpoint into a pipeline folder, for --model."""
-    if system != "latte":
-        raise UnknownName(f"nothing of '{system}' can be imported.{nearest(system, ['latte'])}")
+    if system not in ("latte", "tats"):
+        raise UnknownName(f"nothing of '{system}' can be imported.{nearest(system, ['latte', 'tats'])}")
+    for option, value, owner in (("autoencoder", autoencoder, "latte"), ("interpolator", interpolator, "tats")):
+        if value is not None and system != owner:
+            raise BadInput(f"--{option} is for {owner}, and {system} is imported: leave it out")
     quiet()
+    from longtake.autoregressive.tats.official import import_tats
     from longtake.pipelines.importing import import_latte, read_names
 
     names = () if classes is None else read_names(classes)
-    made = import_latte(checkpoint, out, autoencoder=autoencoder, classes=names, frames=frames, size=parse_size(size))
+    given = {"classes": names, "frames": frames}
+    if system == "latte":
+        made = import_latte(checkpoint, out, autoencoder=autoencoder, size=parse_size(size or "256x256"), **given)
+    else:
+        made = import_tats(checkpoint, out, interpolator=interpolator, size=parse_size(size or "128x128"), **given)
     print(f"{made}  imported; longtake generate PROMPT --model {made}")
 
 

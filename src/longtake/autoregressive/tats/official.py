@@ -20,7 +20,7 @@ from torch import Tensor
 from longtake.autoregressive.tats.pipeline import TatsPipeline
 from longtake.backbones.gpt import GPT
 from longtake.errors import BadInput
-from longtake.pipelines.importing import read_weights, write_pipeline
+from longtake.pipelines.importing import check_new, read_weights, write_pipeline
 from longtake.tokenizers.vqgan3d import VQGAN3d
 
 CLIP_WORDS = 49408  # ids of CLIP's pieces of words, which the published text condition reads
@@ -150,6 +150,7 @@ def import_tats(
     Raises:
         BadInput: not such checkpoints, or two with other tokenizers. BadOutput: `out` is there already.
     """
+    check_new(out)
     weights = read_weights(source)
     tokenizer = tokenizer_from_official(_inside(weights, "first_stage_model."))
     codes, time = tokenizer.config.codes, tokenizer.stride[0]
