@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from longtake.layers.attention import attend
 from longtake.layers.linear import Linear
-from longtake.layers.token_rows import flat_rows, pad_rows
+from longtake.layers.token_rows import flat_rows, pad_rows, places_of, take
 from longtake.recognition.token_routing.costs import EdgeCost
 
 Size = tuple[int, int]
@@ -50,7 +50,7 @@ class ReducedAttention(nn.Module):
         if active is None:
             (queries,) = self._split(self.q(u), 1)
             return self.out(attend(queries, keys, values).transpose(1, 2).flatten(2))
-        (queries,) = self._split(pad_rows(self.q(u[active]), active), 1)
+        (queries,) = self._split(pad_rows(self.q(take(u, places_of(active))), active), 1)
         made = attend(queries, keys, values).transpose(1, 2).flatten(2)
         return self.out(flat_rows(made, active))
 
@@ -97,10 +97,12 @@ class ConvolvedMlp(nn.Module):
 
     def gathered(self, u: Tensor, size: Size, gates: Tensor) -> Tensor:
         """Open tokens (n, C) of maps whose gates are (B, N) -> (n, C)."""
-        active = gates > 0
-        hidden = u.new_zeros(*gates.shape, self.up.out_features)
-        hidden[active] = self.up(u) * gates[active][:, None]
-        return self.down(F.gelu(self._mixed(hidden, size)[active]))
+        places = places_of(gates > 0)
+        hidden = self.up(u) * gates.flatten()[places][:, None]
+        plane = (
+            hidden.new_zeros(gates.numel(), hidden.shape[-1]).index_copy_(0, places, hidden).unflatten(0, gates.shape)
+        )
+        return self.down(F.gelu(take(self._mixed(plane, size), places)))
 
     def cost(self, size: Size) -> EdgeCost:
         """Of both linear layers for a token; of the convolution, which runs over the whole map, once."""
@@ -138,13 +140,12 @@ class RoutedTransformer(nn.Module):
         if not some.any():
             return x
         part, own = (x, gates) if some.all() else (x[some], gates[some])
-        active = own > 0
-        before = part[active]
-        y = before + self.attention(self.norms[0](part), size, active)
+        before = take(part, places_of(own > 0))
+        y = before + self.attention(self.norms[0](part), size, own > 0)
         y = y + self.mlp.gathered(self.norms[1](y), size, own)
-        made = x.clone()
-        made[gates > 0] = torch.lerp(before, y, own[active][:, None])
-        return made
+        places = places_of(gates > 0)
+        y = torch.lerp(before, y, gates.flatten()[places][:, None])
+        return x.flatten(0, 1).index_copy(0, places, y).view(x.shape)
 
     def cost(self, size: Size) -> EdgeCost:
         """Multiply-accumulates of a token and once."""

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longtake.layers.linear import linear
 from longtake.recognition.token_routing.block import Size
 
 LEAST = 0.25
@@ -69,15 +70,17 @@ class VerticalEdge(nn.Module):
     def gathered(self, x: Tensor, size: Size, gates: Tensor) -> tuple[Tensor, Tensor]:
         """The same function, computed for open tokens alone."""
         open_share, active = window_mean(gates, size), gates > 0
-        made = x.new_zeros(*open_share.shape, self.convolution.out_channels)
-        weights = self.convolution.weight.flatten(2)  # (C', C, 9)
-        for tap, (here, there) in enumerate(taps(size)):  # a window meets at most one token at a tap: no sum is lost
+        made = x.new_zeros(open_share.numel(), self.convolution.out_channels)
+        weights = self.convolution.weight.flatten(2).permute(2, 0, 1).contiguous()  # (9, C', C)
+        tokens, own = x.flatten(0, 1), gates.flatten()
+        for weight, (here, there) in zip(weights, taps(size), strict=True):
             here, there = here.to(x.device), there.to(x.device)
-            sample, which = active[:, here].nonzero(as_tuple=True)
+            sample, which = active.index_select(1, here).nonzero(as_tuple=True)
             if len(sample):
-                sent = x[sample, here[which]] * gates[sample, here[which]][:, None]
-                made[sample, there[which]] += sent @ weights[..., tap].t()
-        return made / open_share.clamp_min(LEAST)[..., None], open_share > 0
+                places = here[which] + sample * gates.shape[1]
+                sent = linear(tokens.index_select(0, places) * own[places][:, None], weight)
+                made.index_add_(0, there[which] + sample * open_share.shape[1], sent.to(made.dtype))
+        return made.view(*open_share.shape, -1) / open_share.clamp_min(LEAST)[..., None], open_share > 0
 
     def macs(self, size: Size, gates: Tensor) -> Tensor:
         """Multiply-accumulates with gates (B, N) -> (B,)."""
