@@ -1,6 +1,6 @@
 """TATS, padding: zeros at the border tell a latent frame where in the clip it is, repeated border frames do not.
 
-Statement (arXiv 2204.03638, section 3.2 and figure 3): padding with zeros makes the codes of a clip depend on their place in
+Statement (arXiv 2204.03638, section 3.2): padding with zeros makes the codes of a clip depend on their place in
 it; padding with the border's own frames removes most of that, so codes of different windows can be set side by side.
 Measured: two tokenizers trained alike, but for the padding, on clips of a disc that bounces about (16 frames of 16x16, 4x4x4
 tokens, 8 base channels, 128 codes of width 32, 600 steps of 8 clips, no discriminators). The disc's place and speed have

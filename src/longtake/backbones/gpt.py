@@ -150,9 +150,11 @@ class GPT(ModelMixin, ConfigMixin):
         places: Tensor | None = None,
         mask: Tensor | None = None,
         cache: KVCache | None = None,
+        rows: slice | None = None,
     ) -> Tensor:
-        """Logits (B, N, outputs) of what follows each token; arguments as `states`."""
-        return self.head(self.states(tokens, positions=positions, places=places, mask=mask, cache=cache))
+        """Logits (B, N, outputs) of what follows each token, or those in `rows`; other arguments as `states`."""
+        states = self.states(tokens, positions=positions, places=places, mask=mask, cache=cache)
+        return self.head(states if rows is None else states[:, rows])
 
     def states(
         self,

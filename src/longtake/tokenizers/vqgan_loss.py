@@ -1,4 +1,4 @@
-"""The loss of the VQGAN's two players (TATS, arXiv 2204.03638, section 3.1 and appendix).
+"""The loss of the VQGAN's two players (TATS, arXiv 2204.03638, section 3.1, and code).
 
     autoencoder    l1 |x - y| + commitment (z - sg(e))^2 + perceptual P(f, f')
                    + g [ -mean D2(f') - mean D3(y) ] + g matching [ M2(f', f) + M3(y, x) ]
@@ -36,6 +36,7 @@ class VqganLoss:
     """Weights of the terms; defaults are the published ones but for the perceptual term, published as 4.
 
     Args:
+        gan: of the discriminators; 0 leaves them out, feature matching too.
         start: steps before the discriminators join.
         features: a network (N, 3, H, W) in [-1, 1] -> list of features, see `TokenizerLoss`.
     """

@@ -107,3 +107,8 @@ def test_the_frame_that_is_judged_belongs_to_the_samples_seed(monkeypatch):
 def test_what_cannot_be_trained_is_refused(changes, words):
     with pytest.raises(BadRecipe, match=words.replace(".", r"\.")):
         VqganTask(recipe(**changes), WORLD)
+
+
+def test_shards_are_refused():
+    with pytest.raises(BadRecipe, match=r"parallel\.kind: fsdp"):
+        VqganTask(recipe(), World(0, 2, torch.device("cpu"), None, "fsdp"))

@@ -47,8 +47,8 @@ def gap_loss(gpt: GPT, layout: Layout, condition: Tensor, ids: Tensor) -> Tensor
     video = layout.write(ids)
     line, mask = torch.cat([condition, video], 1), gap_mask(layout, spacing).to(ids.device)
     before = layout.prefix + u - 1  # the last token of F_0 predicts the first of F_1
-    states = gpt.states(line, mask=mask)[:, before : before + (spacing - 1) * u]
-    return cross_entropy(gpt.head(states), video[:, u : spacing * u])
+    logits = gpt(line, mask=mask, rows=slice(before, before + (spacing - 1) * u))
+    return cross_entropy(logits, video[:, u : spacing * u])
 
 
 def fill_gaps(

@@ -125,8 +125,7 @@ def window_loss(gpt: GPT, layout: Layout, condition: Tensor, ids: Tensor, *, pla
     """
     video = layout.write(ids)
     line = torch.cat([condition, video[:, :-1]], 1)
-    states = gpt.states(line, places=places)[:, layout.prefix - 1 :]
-    return cross_entropy(gpt.head(states), video)
+    return cross_entropy(gpt(line, places=places, rows=slice(layout.prefix - 1, None)), video)
 
 
 def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:

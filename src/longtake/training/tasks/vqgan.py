@@ -34,6 +34,8 @@ class VqganTask:
                 f"ema.decay: {recipe.ema.decay}; the codebook and the statistics of batch norm belong to the weights "
                 "themselves, not to their average; set it to 0."
             )
+        if world.kind in ("fsdp", "hsdp"):
+            raise BadRecipe(f"parallel.kind: {world.kind}; two players and a codebook are trained whole, use ddp.")
         self.tokenizer: VQGAN3d = build_tokenizer(own).to(world.device)
         self.tokenizer.latent_shape(recipe.data.frames, recipe.data.height, recipe.data.width)  # BadSize at once
         check_arguments(VqganLoss, own.loss, "tokenizer.loss")
@@ -59,23 +61,19 @@ class VqganTask:
         self.step = step
 
     def loss(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        pixels, frames = batch["pixels"], batch["pixels"].shape[2]
+        pixels, codebook = batch["pixels"], self.tokenizer.quantizer
+        frames = pixels.shape[2]
         chosen = [torch.randint(frames, (), generator=self.generator.manual_seed(seed)) for seed in seeds]
-        codebook = self.tokenizer.quantizer
         if not codebook.begun:
             with torch.no_grad():
-                codebook.begin(self.tokenizer.vectors(pixels), self.generator)
+                codebook.begin(self.tokenizer(pixels).vectors, self.generator)
         coded = self.tokenizer(pixels)
-        judges: dict[str, Any] = self.modules
+        judges: list[Any] = [self.modules["frames"], self.modules["clips"]]
         joined = self.step >= self.criterion.start
-        total, parts = self.criterion(
-            coded, pixels, torch.stack(chosen).to(pixels.device), judges["frames"], judges["clips"], joined=joined
-        )
+        total, parts = self.criterion(coded, pixels, torch.stack(chosen).to(pixels.device), *judges, joined=joined)
         codebook.learn(coded.vectors, coded.quantized.ids, self.generator)
         if self.world.size > 1 and not joined:  # DDP waits for a gradient of every weight
-            total = (
-                total + 0.0 * torch.stack([w.sum() for n in ("frames", "clips") for w in judges[n].parameters()]).sum()
-            )
+            total = total + 0.0 * torch.stack([w.sum() for judge in judges for w in judge.parameters()]).sum()
         return total, {**parts, "perplexity": coded.quantized.perplexity}
 
     def validate(self, batch: Batch, seeds: list[int]) -> dict[str, Tensor]:
