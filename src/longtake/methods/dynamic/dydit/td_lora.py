@@ -64,16 +64,11 @@ class TDLoraLinear(nn.Module, LoraLayer):
         self.lora_experts, self.lora_router = nn.ParameterDict(), nn.ModuleDict()
         self.clock = Clock()
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, config.r, config.lora_alpha, config)
-
-    def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: LoraConfig, **rest: Any) -> None:
-        """Make the adapter's weights."""
-        assert isinstance(config, TDLoraConfig)
-        self.r[adapter_name], self.lora_alpha[adapter_name] = r, lora_alpha
-        self.scaling[adapter_name] = lora_alpha / r
-        self.lora_A[adapter_name] = nn.Linear(self.in_features, r, bias=False)
+        self.r[adapter_name], self.lora_alpha[adapter_name] = config.r, config.lora_alpha
+        self.scaling[adapter_name] = config.lora_alpha / config.r
+        self.lora_A[adapter_name] = nn.Linear(self.in_features, config.r, bias=False)
         nn.init.kaiming_uniform_(self.lora_A[adapter_name].weight, a=5**0.5)
-        self.lora_experts[adapter_name] = nn.Parameter(torch.zeros(config.experts, self.out_features, r))
+        self.lora_experts[adapter_name] = nn.Parameter(torch.zeros(config.experts, self.out_features, config.r))
         self.lora_router[adapter_name] = nn.Linear(config.time_width, config.experts)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters)
