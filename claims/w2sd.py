@@ -284,6 +284,7 @@ def main() -> None:
                     f"seed {seed}  {name:8}" + "".join(f"  {key} {value:.4g}" for key, value in one.items()), flush=True
                 )
         parts["checkpoints"] = judge_checkpoints(measured["checkpoints"])
+    pair = {"strong": chosen.strong, "weak": chosen.weak}
     verdicts = set(parts.values())
     verdict = "holds" if verdicts == {"holds"} else "does not hold" if "does not hold" in verdicts else "inconclusive"
     print("verdict:", verdict, parts)
@@ -295,7 +296,8 @@ def main() -> None:
         "thresholds": {"mixture": WITHIN, "width": WIDTHS, "FVD w2sd / strong": 1.0},
         "expected": EXPECTED,
         "seeds": chosen.seeds if chosen.part != "mixture" else [0],
-        "steps": chosen.steps,
+        "steps": None if chosen.strong else chosen.steps,
+        "pair": {name: longtake.load(folder).weights() for name, folder in pair.items() if folder},
         "clips": chosen.clips,
         "found": measured,
         "machine": machine(),

@@ -115,7 +115,7 @@ SYSTEMS: tuple[System, ...] = (
     System("w2sd", "W2SD", "methods/sampling", "2502.00473",
            "pushes the latent along strong minus weak model by denoising with one and inverting with the other",
            module="longtake.methods.sampling.w2sd", claim="w2sd", page="docs/systems/w2sd.md",
-           missing="claim's second part (checkpoints of a video model), experts, time and memory on a GPU"),
+           missing="experts, time and memory on a GPU"),
     System("video-interface-networks", "Video Interface Networks", "longvideo", "2503.17539",
            "a fixed number of global tokens lets a DiT denoise the chunks of a long video in parallel"),
     System("ditctrl", "DiTCtrl", "longvideo", "2412.18597",
