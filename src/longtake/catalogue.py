@@ -51,7 +51,7 @@ SYSTEMS: tuple[System, ...] = (
     System("latte", "Latte", "backbones", "2401.03048",
            "latent video diffusion transformer that alternates spatial and temporal attention",
            module="longtake.backbones.latte", page="docs/systems/latte.md",
-           claim="latte", missing="its study has not been run, nothing measured on a GPU"),
+           claim="latte", missing="nothing measured on a GPU"),
     System("lumina-t2x", "Lumina-T2X (Flag-DiT)", "backbones", "2405.05945",
            "one flow-matching transformer for images, video, views and audio of any size"),
     System("qihoo-t2x", "Qihoo-T2X (PT-DiT)", "backbones", "2409.04005",
