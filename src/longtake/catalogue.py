@@ -106,8 +106,7 @@ SYSTEMS: tuple[System, ...] = (
            "a vision backbone in which every token picks its own path through scales and depth",
            module="longtake.recognition.token_routing", claim="dit_token_routing",
            page="docs/systems/dit-token-routing.md",
-           missing="its claim and picture wait for the end of its run, gathering saves no time on a CPU, "
-                   "no recipe of routed video networks, nothing measured on a GPU"),
+           missing="gathering saves no time on a CPU, no recipe of routed video networks, nothing measured on a GPU"),
     System("lrq-dit", "LRQ-DiT", "methods/quantization", "2508.03485",
            "3 to 4 bit post-training quantisation with sign-split log weights and two kinds of activation rotation"),
     System("vq4dit", "VQ4DiT", "methods/quantization", "2408.17131",
