@@ -12,7 +12,9 @@ BATCH = 16  # clips at a time
 
 
 @torch.no_grad()
-def velocity_errors(network: Any, latents: Tensor, levels: Sequence[float], labels: Tensor, seed: int = 0) -> list[float]:
+def velocity_errors(
+    network: Any, latents: Tensor, levels: Sequence[float], labels: Tensor, seed: int = 0
+) -> list[float]:
     """Mean squared error of the velocity at each noise level, on the same noise for every network.
 
     Args:

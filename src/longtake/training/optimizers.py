@@ -1,8 +1,8 @@
 """Optimisers: AdamW, or Muon for the matrices inside the blocks and AdamW for everything else.
 
 Muon orthogonalises the momentum of a whole matrix, which is meant for hidden layers. Input and output projections,
-embeddings, norms, biases and thin matrices (routers, adapters of low rank) keep AdamW. Muon's update is scaled to the size that AdamW's has, so one learning rate
-serves both.
+embeddings, norms, biases and thin matrices (routers, adapters of low rank) keep AdamW. Muon's update is scaled to the
+size that AdamW's has, so one learning rate serves both.
 """
 
 import torch
@@ -30,8 +30,9 @@ def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
             for index in range(len(inner))
         )
         for inner_name, inner in module.named_modules():
-            hidden = isinstance(inner, nn.Linear | nn.Conv2d | nn.Conv3d) and f"{inner_name}.".startswith(blocks)
-            if hidden and min(inner.weight.flatten(1).shape) >= THIN:
+            if not (isinstance(inner, nn.Linear | nn.Conv2d | nn.Conv3d) and f"{inner_name}.".startswith(blocks)):
+                continue
+            if min(inner.weight.flatten(1).shape) >= THIN:
                 names.add(f"{name}.{inner_name}.weight")
     return names
 
