@@ -316,3 +316,20 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run, tmp_path, words, said):
     code, out, err = run("calibrate", *words)
     assert (code, out) == (2, "") and err.startswith("longtake: ") and err.count("\n") == 1 and said in err
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+
+
+def test_a_folder_of_diffusers_is_calibrated_with_its_own_steps_and_guidance(tmp_path):
+    tiny = FAMILIES["wan"]
+    tiny.build().save_pretrained(tmp_path / "wan")
+    size = {"frames": tiny.frames, "height": tiny.size, "width": tiny.size}
+    usual = longtake.load(tmp_path / "wan").dialect.usual
+    asked = {"knobs": ["interval=2/3"], "prompts": [PROMPT, "a blue cube"], **size}
+    made = calibrate(tmp_path / "wan", "taylorseer:order=0", "macs<=0.9", out=tmp_path / "p.json", **asked)
+    assert made.met and (made.steps, made.guidance) == (usual.steps, usual.guidance)
+    profile = load_profile(tmp_path / "p.json")
+    pipe = longtake.load(tmp_path / "wan")
+    with longtake.apply(pipe, profile) as stack:
+        pipe(PROMPT, **size)
+    assert stack.receipts[0].acted
+    with pytest.raises(Unsupported, match="was calibrated with"):
+        longtake.compare(tmp_path / "wan", [profile], prompts=[PROMPT], out=tmp_path / "r", steps=3, **size)
