@@ -47,7 +47,7 @@ from longtake.methods.dynamic.dydit.feeding import DynamicFeed
 from longtake.methods.dynamic.dydit.reordering import unit_norms
 from longtake.methods.dynamic.dydit.slicing import places
 from longtake.pipelines.records import machine, versions
-from longtake.pipelines.schedulers import scheduler_named
+from longtake.pipelines.schedulers import noise_levels
 from longtake.training.alignment import coverage
 from longtake.training.launch import run
 from longtake.training.recipe import Recipe, resolve
@@ -176,13 +176,6 @@ def trained(name: str, seed: int, rank: int, chosen: argparse.Namespace) -> Any:
     return kind.from_pretrained(Path(own.out) / "export" / "transformer").eval().requires_grad_(False)
 
 
-def sampling_levels() -> list[float]:
-    """Noise levels of the sampling steps that are taken."""
-    scheduler = scheduler_named("euler", shift=SHIFT)
-    scheduler.set_timesteps(SAMPLING)
-    return [float(t) / TIMESTEPS for t in scheduler.timesteps]
-
-
 def trained_levels() -> list[float]:
     """The middles of 32 equally likely parts of the noise levels that are trained."""
     u = (torch.arange(32, dtype=torch.float64) + 0.5) / 32
@@ -241,7 +234,7 @@ def tokens_kept(network: DyLatte, latents: Tensor, labels: Tensor, covered: Tens
 @torch.no_grad()
 def seconds(networks: dict[str, Any], latents: Tensor, labels: Tensor, rounds: int = 5) -> dict[str, float]:
     """Median seconds of the sampling steps of 8 clips with guidance, all networks in turns; "masked" is without cuts."""
-    levels, x, of_class = sampling_levels(), latents[:16], labels[:16]
+    levels, x, of_class = noise_levels(SAMPLING, SHIFT), latents[:16], labels[:16]
     found: dict[str, list[float]] = {name: [] for name in networks}
     for _, (name, network) in product(range(rounds + 1), networks.items()):
         begun = time.perf_counter()
@@ -284,7 +277,7 @@ def main() -> None:
         line = f"seed {seed}  {name:12} error {statistics.mean(each):.5f}"
         if isinstance(network, DyLatte):
             one["trained"].append(shares(network, latents, trained_levels(), labels)["share"])
-            one["sampled"].append(shares(network, latents, sampling_levels(), labels))
+            one["sampled"].append(shares(network, latents, noise_levels(SAMPLING, SHIFT), labels))
             one["kept"].append(tokens_kept(network, latents, labels, covered))
             line += (
                 f"  share {one['trained'][-1]:.3f}, sampling {one['sampled'][-1]['share']:.3f}  kept {one['kept'][-1]}"

@@ -39,7 +39,6 @@ from longtake.backbones.latte import Latte
 from longtake.backbones.latte_blocks import LatteBlock, LatteCondition
 from longtake.data.scenes import SceneDataset, SceneOptions, sample_scene
 from longtake.data.scenes.classes import class_number
-from longtake.diffusion.flow import TIMESTEPS
 from longtake.evaluation.denoising import velocity_errors
 from longtake.evaluation.measure import measure
 from longtake.evaluation.protocol import find_protocol
@@ -49,7 +48,7 @@ from longtake.methods.dynamic.flexdit import Density, mac_report, to_flexdit
 from longtake.methods.dynamic.flexdit.latte import on_grid
 from longtake.methods.dynamic.flexdit.pieces import pool, spread
 from longtake.pipelines.records import machine, versions
-from longtake.pipelines.schedulers import scheduler_named
+from longtake.pipelines.schedulers import noise_levels
 from longtake.runtime import TokenGrid
 from longtake.training.launch import run
 from longtake.training.recipe import Recipe, resolve
@@ -96,13 +95,6 @@ def merged(network: Latte) -> MergedLatte:
     made = MergedLatte(base=base_config(network))
     made.load_state_dict({re.sub(r"^(blocks\.\d+)", r"\1.block", name): x for name, x in network.state_dict().items()})
     return made
-
-
-def sampling_levels() -> list[float]:
-    """Noise levels of the sampling steps that are taken."""
-    scheduler = scheduler_named("euler", shift=SHIFT)
-    scheduler.set_timesteps(SAMPLING)
-    return [float(t) / TIMESTEPS for t in scheduler.timesteps]
 
 
 def nearest_grid(network: Latte, cost: float, levels: list[float]) -> TokenGrid:
@@ -176,7 +168,7 @@ def main() -> None:
     chosen.cache.mkdir(parents=True, exist_ok=True)
 
     pipe = longtake.load(chosen.model)
-    levels = sampling_levels()
+    levels = noise_levels(SAMPLING, SHIFT)
     dense = mac_report(pipe.transformer, LATENTS, levels)
     flex = mac_report(to_flexdit(pipe.transformer, LAYOUT, Density(grids=GRIDS)), LATENTS, levels)
     fixed = nearest_grid(pipe.transformer, statistics.mean(flex), levels)

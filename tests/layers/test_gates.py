@@ -1,8 +1,9 @@
 """Gates: exact values, the right odds, the soft gate's gradient."""
 
+import pytest
 import torch
 
-from longtake.layers.gates import decided_gates, drawn_gates
+from longtake.layers.gates import budget_at, decided_gates, drawn_gates
 
 
 def test_drawn_gates_are_exactly_zero_or_one_and_as_likely_as_the_sigmoid() -> None:
@@ -35,3 +36,10 @@ def test_generators_of_rows_draw_for_each_row_what_it_would_draw_alone() -> None
     alone = drawn_gates(logits[1:], 1.0, [torch.Generator().manual_seed(5)])
     assert torch.equal(both[1], alone[0])
     assert not torch.equal(both[0], both[1])
+
+
+def test_a_budget_is_one_then_falls_in_a_line() -> None:
+    assert [budget_at(step, 0.5, 100, 1000) for step in (0, 100, 600, 1100, 9000)] == [1.0, 1.0, 0.75, 0.5, 0.5]
+    assert [budget_at(step, 0.5, 2, 0) for step in (1, 2)] == [1.0, 0.5]
+    done = [0.0, 0.099, 0.1, 0.3, 0.5, 1.0]
+    assert [budget_at(share, 0.6, 0.1, 0.4) for share in done] == pytest.approx([1.0, 1.0, 1.0, 0.8, 0.6, 0.6])

@@ -37,6 +37,18 @@ def decided_gates(logits: Tensor) -> Tensor:
     return (logits > 0).float()
 
 
+def budget_at(at: float, target: float, hold: float, fall: float) -> float:
+    """The share of all work that a network of gates is held to: 1 until `hold`, then falling in a line over `fall`.
+
+    Args:
+        at, hold, fall: steps, or shares of a training; all in the same unit. target: the share at the end.
+    """
+    if at < hold:
+        return 1.0
+    fallen = min((at - hold) / fall, 1.0) if fall > 0 else 1.0
+    return 1.0 + (target - 1.0) * fallen
+
+
 def _uniform(z: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
     """Numbers in [0, 1) of z's shape."""
     if generator is None or isinstance(generator, torch.Generator):

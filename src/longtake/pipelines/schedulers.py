@@ -5,6 +5,7 @@ from typing import Any
 import diffusers
 from diffusers import SchedulerMixin
 
+from longtake.diffusion.flow import TIMESTEPS
 from longtake.errors import UnknownName, nearest
 
 _ALIASES = {
@@ -37,6 +38,13 @@ def scheduler_named(name: str, *, shift: float = 1.0) -> SchedulerMixin:
     if kind not in _FLOW_NATIVE:
         options = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
     return getattr(diffusers, kind)(**options)
+
+
+def noise_levels(steps: int, shift: float) -> list[float]:
+    """Noise levels in (0, 1] of a run's steps, from noise to data, of Euler's scheduler for flow matching."""
+    scheduler: Any = scheduler_named("euler", shift=shift)
+    scheduler.set_timesteps(steps)
+    return [float(t) / TIMESTEPS for t in scheduler.timesteps]
 
 
 def noise_scheduler(steps: str = "ddim") -> SchedulerMixin:

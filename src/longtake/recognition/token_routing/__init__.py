@@ -16,7 +16,7 @@ in the manner of PVTv2. All numbers and formulas are ours:
 - sizes (`sizes`). No batch norm, no position tables, no weights shared between columns.
 """
 
-from longtake.recognition.token_routing.costs import budget_at, budget_loss
+from longtake.recognition.token_routing.costs import budget_loss
 from longtake.recognition.token_routing.drawing import draw_depth, draw_grid
 from longtake.recognition.token_routing.network import TokenRoutingBackbone
 from longtake.recognition.token_routing.routes import NodeRoutes, RoutedFeatures
@@ -26,7 +26,6 @@ __all__ = [
     "NodeRoutes",
     "RoutedFeatures",
     "TokenRoutingBackbone",
-    "budget_at",
     "budget_loss",
     "draw_depth",
     "draw_grid",

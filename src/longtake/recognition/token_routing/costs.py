@@ -33,12 +33,3 @@ def budget_loss(share: Tensor, budget: float) -> Tensor:
         budget: in (0, 1].
     """
     return (share.mean() - budget).clamp_min(0).square()
-
-
-def budget_at(done: float, target: float, hold: float = 0.1, reached: float = 0.5) -> float:
-    """The budget when a share `done` of the training is over: 1 until `hold`, then in a straight line to the target.
-
-    The straight line ends at `reached` (ours; the second half of a training is at the target).
-    """
-    fallen = (done - hold) / (reached - hold) if reached > hold else 1.0
-    return 1.0 if done < hold else 1.0 - (1.0 - target) * min(1.0, fallen)

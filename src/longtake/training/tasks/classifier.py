@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from longtake.errors import BadInput, BadRecipe, UnknownName
+from longtake.layers.gates import budget_at
 from longtake.recognition.token_routing import (
     TokenRoutingBackbone,
-    budget_at,
     budget_loss,
     draw_depth,
     routing_config,
@@ -64,7 +64,9 @@ class ClassifierTask:
         asked = self.recipe.classifier
         found = self.network(images_of(batch), generator=[torch.Generator().manual_seed(seed) for seed in seeds])
         named = cross_entropy(found.logits.float(), self.labels(batch), label_smoothing=asked.label_smoothing)
-        budget = budget_at(self.step / self.recipe.steps, asked.budget, asked.budget_hold, asked.budget_reached)
+        budget = budget_at(
+            self.step / self.recipe.steps, asked.budget, asked.budget_hold, asked.budget_reached - asked.budget_hold
+        )
         over = budget_loss(found.share, budget)
         parts = {"classes": named.detach(), "share": found.share.mean().detach(), "budget": named.new_tensor(budget)}
         return named + asked.budget_weight * over, parts

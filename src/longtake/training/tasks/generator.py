@@ -22,7 +22,8 @@ from longtake.diffusion.conditions import FrameMask, given_frames
 from longtake.diffusion.flow import TIMESTEPS, sigma_sampler
 from longtake.diffusion.gaussian import GaussianDiffusion
 from longtake.errors import BadRecipe
-from longtake.methods.dynamic.dydit import DyHybrid, DyLatte, budget_term, share_of, target_at
+from longtake.layers.gates import budget_at
+from longtake.methods.dynamic.dydit import DyHybrid, DyLatte, budget_term, share_of
 from longtake.pipelines.text import encode_prompts, token_limit
 from longtake.training.alignment import AlignmentHead, alignment_loss, coverage
 from longtake.training.models import build_backbone, build_text, build_tokenizer
@@ -152,7 +153,7 @@ class GeneratorTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a network that chooses its width and tokens: its error, that with everything on, and its budget's."""
         budget = self.recipe.objective.budget
-        target = target_at(self.step, budget.share, budget.hold, budget.fall)
+        target = budget_at(self.step, budget.share, budget.hold, budget.fall)
         with self.backbone.drawing([seed ^ 8 for seed in seeds]) as routing:
             each, _, _ = self.error(latents, noise, sigma, asked)
         own, share = each.mean(), share_of(routing.spent)

@@ -19,8 +19,8 @@ computed. TD-LoRA (`td_lora`) trains low-rank adapters in place of the weights. 
 - The published training steps the optimiser once before it looks at the gradient's norm and once behind it; ours clips.
 """
 
-from longtake.methods.dynamic.dydit.costs import budget_term, dit_macs, share_of, target_at
+from longtake.methods.dynamic.dydit.costs import budget_term, dit_macs, share_of
 from longtake.methods.dynamic.dydit.network import DyHybrid, DyLatte, to_dydit
 from longtake.methods.dynamic.dydit.td_lora import add_td_lora
 
-__all__ = ["DyHybrid", "DyLatte", "add_td_lora", "budget_term", "dit_macs", "share_of", "target_at", "to_dydit"]
+__all__ = ["DyHybrid", "DyLatte", "add_td_lora", "budget_term", "dit_macs", "share_of", "to_dydit"]

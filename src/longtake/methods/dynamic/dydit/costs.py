@@ -28,12 +28,6 @@ def budget_term(share: Tensor, target: float) -> Tensor:
     return WEIGHT * (share - target).square()
 
 
-def target_at(step: int, ratio: float, hold: int, warmup: int) -> float:
-    """The target behind `step` steps: 1 for `hold` of them, then falling to the ratio in a line over `warmup`."""
-    fallen = min(max(step - hold, 0) / warmup, 1.0) if warmup else float(step >= hold)
-    return 1.0 + (ratio - 1.0) * fallen
-
-
 class Calls:
     """The calls of a dynamic network without gradients: noise levels, and what was decided."""
 
