@@ -69,8 +69,21 @@ def test_needs_are_the_frames_that_an_output_reacts_to_and_no_others(kind, strid
     assert conv.needs(1, 3) == (conv.needs(1, 1)[0], conv.needs(3, 3)[1])
 
 
+@pytest.mark.parametrize("mode", PADDINGS)
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 2, 2)])
+def test_the_transposed_one_is_torchs_on_the_padded_clip(stride, mode):
+    conv, x = PaddedTransposedConv3d(3, 5, 4, stride, mode).double(), clip(2, 3, 4, 6, 8).double().requires_grad_()
+    flat = [count for axis in reversed(conv.pads) for count in axis]
+    plain = F.conv_transpose3d(F.pad(x, flat, mode=mode), conv.weight, conv.bias, stride, padding=3)
+    torch.testing.assert_close(conv(x), plain)
+    wanted = torch.autograd.grad(plain.square().sum(), [x, conv.weight, conv.bias])
+    torch.testing.assert_close(torch.autograd.grad(conv(x).square().sum(), [x, conv.weight, conv.bias]), wanted)
+
+
 def test_what_cannot_be_padded_is_refused():
     with pytest.raises(UnknownName, match="replicat"):
         PaddedConv3d(1, 1, 3, mode="replicat")
     with pytest.raises(BadInput, match="reflect"):
         PaddedConv3d(1, 1, 3, mode="reflect")(clip(1, 1, 1, 4, 4))
+    with pytest.raises(BadInput, match="kernel 3"):
+        PaddedTransposedConv3d(1, 1, 3, (2, 2, 2))
