@@ -11,6 +11,7 @@ from longtake.methods import parse_stack
 from longtake.methods.dynamic.dydit import to_dydit
 from longtake.methods.dynamic.flexdit import Density, to_flexdit
 from longtake.methods.dynamic.token_routed import to_token_routed
+from longtake.runtime.macs import counting
 from longtake.runtime.stack import Stack
 from longtake.runtime.views import view_of
 
@@ -103,6 +104,33 @@ def test_a_forecast_of_parts_holds_although_tokens_come_and_go(name):
     assert receipt.sites == len(view_of(tiny.network).parts) > 0
     rows = tiny.network.receipt().notes["steps"]
     assert [row["calls"] for row in rows] == [2, 2, 2], "the second of four steps ran no part"
+
+
+@pytest.mark.parametrize("name", ["flexdit of Latte", "flexdit of Waver"])
+def test_costs_of_a_run_follow_the_grid_of_each_step(name):
+    tiny = converted(name)
+    noise, text = tiny.draw()
+    with Stack(parse_stack("minmax8")).attach(tiny.network) as stack:
+        for _ in range(2):  # the second run finds all of its costs known
+            sample(tiny, noise, text, stack)
+            dense, done = stack.receipts[0].macs_dense, stack.receipts[0].macs_done
+            assert done == dense
+            seen = tiny.network.receipt().notes["steps"]
+            assert len({tuple(step["sparse"]) for step in seen}) > 1
+            counted = 0
+            for step in seen:
+                with counting(view_of(tiny.network)) as counter:
+                    tiny(noise, text["cond"], 1000 * step["noise"], "cond")
+                counted += step["calls"] * counter.costs.total
+            tiny.network.receipt()
+            assert dense == counted
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("flexdit")])
+def test_costs_that_no_call_tells_of_another_are_not_known(name):
+    tiny = converted(name)
+    _, receipts = run(tiny, "taylorseer:interval=2", tiny.draw())
+    assert receipts[0].macs_dense is None
 
 
 def test_two_ways_of_choosing_tokens_are_refused():

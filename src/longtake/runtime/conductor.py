@@ -12,7 +12,7 @@ from longtake.errors import Unsupported
 from longtake.runtime.hooks import HOOK, ROOT, Around, Root, context_of, hook, unhook
 from longtake.runtime.interception import Dense, Interception
 from longtake.runtime.ledger import Call
-from longtake.runtime.macs import counting, scores
+from longtake.runtime.macs import Costs, counting, scores
 from longtake.runtime.method import Block, Here, Method
 from longtake.runtime.nouns import AttnCall, Site, StepInfo, TokenGrid
 from longtake.runtime.seam import AttendPoint, kernel_of
@@ -26,6 +26,8 @@ Go = Callable[..., Any]
 tensors of its call until garbage is collected."""
 WHOLE = Site("model", 0, 1, "video", "model")
 """The network as a whole."""
+KINDS = 64
+"""Kinds of calls whose costs are remembered."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Conductor:
         self.sites = [0] * len(self.bounds)
         self.announced: StepInfo | None = None
         self.call: Call | None = None
+        self.costs: dict[Any, Costs] = {}  # of a call without methods, by its kind: counted once while attached
         self._told = "info" in Signature.of(type(view.network)).names  # one of ours: told the step, or not in a run
         self._placed: list[tuple[nn.Module, str]] = []
         self._replaced: list[tuple[int, nn.Module, str, nn.Module, nn.Module]] = []
@@ -193,16 +196,18 @@ class Conductor:
             return original(*args, **kwargs)
         form = tuple((n, x.shape, x.dtype, x.device) for n, x in given.items() if isinstance(x, Tensor) and x.ndim > 1)
         self.stack.store.enter(info, form)
-        ledger, kind = self.stack.ledger(info.run), (self.view.model, info.branch, form)
+        grid, ledger = self.view.grid(given), self.stack.ledger(info.run)
         kept, steps = self.stack.store.branch(info), self.stack.store.steps(info)
-        before, self.call = self.call, Call(info, self.view.grid(given), ledger, ledger.costs.get(kind), kept, steps)
+        stage = self.view.stage(given, grid)
+        kind = None if stage is None else (info.branch, form, stage)
+        before, self.call = self.call, Call(info, grid, ledger, self.costs.get(kind), kind, kept, steps)
         try:
             self._plan()
             asked = self._acting([b for b in self.bounds if b.method.overrides("predict") and b.method.wants(WHOLE)])
 
             def go(i: int, on: Go) -> Any:
                 if i == len(asked):
-                    return self._measured(original, args, kwargs, kind)
+                    return self._measured(original, args, kwargs)
                 here = self.here(asked[i], WHOLE)
                 return self._counted(
                     asked[i], here, lambda nxt: asked[i].method.predict(here, nxt), lambda: on(i + 1, on), ("",)
@@ -239,16 +244,18 @@ class Conductor:
             if "plan" not in here.step:
                 here.step["plan"] = bound.method.plan(here)
 
-    def _measured(self, original: Callable[..., Any], args: Any, kwargs: Any, kind: Any) -> Any:
-        """The network itself; its costs are counted at a run's first call of each kind in which nothing is skipped."""
+    def _measured(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The network itself; its costs are counted at the first call of each kind in which nothing is skipped."""
         call = self.call
         assert call is not None
-        if call.costs is not None:
+        if call.costs is not None or call.kind is None:
             return original(*args, **kwargs)
         with counting(self.view) as call.counting:
             out = original(*args, **kwargs)
         if not call.unseen:
-            call.ledger.costs[kind] = call.costs = call.counting.costs
+            if len(self.costs) >= KINDS:
+                self.costs.clear()
+            self.costs[call.kind] = call.costs = call.counting.costs
         return out
 
     def _close(self, call: Call) -> None:

@@ -116,6 +116,7 @@ MOCHI = Family(
     _patched,
     text_at="last",
     rising=True,
+    stage=lambda network, given, grid: tuple(given["encoder_attention_mask"].sum(1).tolist()),
 )
 
 ALLEGRO = Family("Allegro", (Blocks("transformer_blocks", BlockForm((*CROSS, Part("ff", "ffn")))),), _patched)

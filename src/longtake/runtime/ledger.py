@@ -1,5 +1,6 @@
 """What one run has cost and what its methods did, and the call of a network in which it is."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,7 @@ class Ledger:
 
     Args:
         receipts: one for each method. done, dense: multiply-accumulates so far; `unknown` once a call's are not known.
-        costs: of a call, by network, branch and form of what it is given. closed: the run is over. judged: methods that did
-            nothing in it have been complained about.
+        closed: the run is over. judged: methods that did nothing in it have been complained about.
         alone: steps whose prediction without the prompt was left out; it would have cost as much as the one with it.
     """
 
@@ -25,7 +25,6 @@ class Ledger:
     unknown: bool = False
     closed: bool = False
     judged: bool = False
-    costs: dict[Any, Costs] = field(default_factory=dict)
     alone: set[int] = field(default_factory=set)
 
 
@@ -34,6 +33,8 @@ class Call:
     """The call of the network that is going on.
 
     Args:
+        costs: of the whole call without methods; None while they are not known. kind: what all calls that cost as much have
+            in common; None for a call of which no other tells.
         saved: names of modules that were not computed as they are. extra: multiply-accumulates of methods' own work.
         unseen: something was not computed, so that what the call costs densely cannot be counted in it.
         kept: what methods keep of this run and branch, by their number and the site's name. steps: of this step, by number.
@@ -43,6 +44,7 @@ class Call:
     grid: TokenGrid
     ledger: Ledger
     costs: Costs | None
+    kind: Hashable | None
     kept: dict[tuple[int, str], dict[str, Any]]
     steps: dict[int, dict[str, Any]]
     saved: list[tuple[str, ...]] = field(default_factory=list)

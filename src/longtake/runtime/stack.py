@@ -273,7 +273,6 @@ class Stack:
         ledger = self.ledger(run)
         if not ledger.closed:
             ledger.closed = True
-            ledger.costs.clear()
             for method, receipt in zip(self.methods, ledger.receipts, strict=True):
                 if not ledger.unknown:
                     receipt.macs_done, receipt.macs_dense = ledger.done, ledger.dense

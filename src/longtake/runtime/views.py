@@ -11,7 +11,7 @@ A network of ours carries its `Family` as the class attribute `family`; those of
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -90,6 +90,9 @@ class Family:
         rising: that time rises along a run, from noise at 0, in the pipeline's own loop.
         first_safe: the first block, in order of execution, at which a range of blocks that is skipped may begin, or a
             function from the network to it. Above 0 where the network itself changes the stream between blocks.
+        stage: (network, arguments by name, token box) -> what decides the cost of a call besides the shapes of its
+            arguments, so that it is counted once for all calls alike. None where no call tells what another costs: then
+            costs are not known.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Family:
     latents: str = "hidden_states"
     rising: bool = False
     first_safe: int | Callable[[nn.Module], int] = 0
+    stage: Callable[[nn.Module, Given, TokenGrid], Hashable | None] = lambda network, given, grid: ()
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,10 @@ class ModelView:
     def grid(self, given: Given) -> TokenGrid:
         """The token box of a call of the whole network."""
         return self.family.grid(self.network, given)
+
+    def stage(self, given: Given, grid: TokenGrid) -> Hashable | None:
+        """What decides the cost of such a call besides the shapes of its arguments; see `Family`."""
+        return self.family.stage(self.network, given, grid)
 
 
 @dataclass(frozen=True)

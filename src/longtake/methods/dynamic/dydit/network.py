@@ -158,7 +158,12 @@ class DyLatte(_Dynamic, Latte):
         Unsupported: inject="all_tokens", whose condition is among the tokens.
     """
 
-    family = replace(LATTE, name="DyDiT of Latte", stacks=(Blocks("blocks", lambda block: _latte_form(block)),))
+    family = replace(
+        LATTE,
+        name="DyDiT of Latte",
+        stacks=(Blocks("blocks", lambda block: _latte_form(block)),),
+        stage=lambda *call: None,
+    )
     _no_split_modules = _repeated_blocks = ["DynamicBlock"]
 
     @register_to_config
@@ -213,7 +218,12 @@ class DyHybrid(_Dynamic, HybridStreamDiT):
         BadInput: heads that leave nothing to switch off, or do not divide the feed-forward network.
     """
 
-    family = replace(WAVER, name="DyDiT of Waver", stacks=(Blocks("blocks", lambda block: _hybrid_form(block)),))
+    family = replace(
+        WAVER,
+        name="DyDiT of Waver",
+        stacks=(Blocks("blocks", lambda block: _hybrid_form(block)),),
+        stage=lambda *call: None,
+    )
     _no_split_modules = _repeated_blocks = ["DynamicDual", "DynamicSingle"]
 
     @register_to_config

@@ -70,6 +70,7 @@ class FlexLatte(_Flexible, Latte):
         LATTE,
         name="FlexDiT of Latte",
         stacks=(Blocks("blocks", lambda block: block_form(block) if isinstance(block, LatteBlock) else WHOLE_LATTE),),
+        stage=lambda network, given, grid: network.density.of_batch(given["timestep"], grid),
     )
     _no_split_modules = ["LatteBlock", "SparseDenseModule"]
 
@@ -116,6 +117,7 @@ class FlexHybrid(_Flexible, HybridStreamDiT):
         WAVER,
         name="FlexDiT of Waver",
         stacks=(Blocks("blocks", lambda block: _hybrid_form(block)),),
+        stage=lambda network, given, grid: network.density.of_batch(given["timestep"], grid),
     )
     _no_split_modules = ["DualStreamBlock", "SingleStreamBlock", "SparseDenseModule"]
 

@@ -89,6 +89,7 @@ class RoutedLatte(_Routed, Latte):
         LATTE,
         name="Latte with routed blocks",
         stacks=(Blocks("blocks", lambda block: block_form(block) if isinstance(block, LatteBlock) else WHOLE_LATTE),),
+        stage=lambda *call: None,
     )
     _no_split_modules = ["LatteBlock", "TokenRoutedBlock"]
 
@@ -107,7 +108,10 @@ class RoutedHybrid(_Routed, HybridStreamDiT):
     """A HybridStreamDiT some of whose blocks are routed. Arguments as `RoutedLatte`."""
 
     family = replace(
-        WAVER, name="Waver with routed blocks", stacks=(Blocks("blocks", lambda block: _hybrid_form(block)),)
+        WAVER,
+        name="Waver with routed blocks",
+        stacks=(Blocks("blocks", lambda block: _hybrid_form(block)),),
+        stage=lambda *call: None,
     )
     _no_split_modules = ["DualStreamBlock", "SingleStreamBlock", "TokenRoutedStreamBlock"]
 
