@@ -12,6 +12,10 @@ class BadVideo(LongtakeError):
     """A file that cannot be read as video; the message names the file and the reason."""
 
 
+class BadSound(LongtakeError):
+    """A file that cannot be read as sound; the message names the file and the reason."""
+
+
 class BadImage(LongtakeError):
     """A file that cannot be read as an image; the message names the file and the reason."""
 

@@ -153,6 +153,7 @@ def data_render(
         bool, typer.Option("--everything", help="Draw figures, capsules and all colours and textures too.")
     ] = False,
     dense: Annotated[bool, typer.Option("--dense", help="Also masks, depth, normals and flow, as .npz.")] = False,
+    sound: Annotated[bool, typer.Option("--sound", help="Give each video the sound of its scene.")] = False,
 ) -> None:
     """Render scenes to videos, each with its ground truth as JSON."""
     height, width = parse_size(size)
@@ -168,6 +169,7 @@ def data_render(
         width=width,
         fps=fps,
         dense=dense,
+        sound=sound,
         progress=sys.stdout.isatty(),
     )
     print(f"{out}  {count} clips of {frames} frames {width}x{height}, listed in {table.name}")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from longtake.errors import BadInput
+from longtake.video.sound import Sound
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +19,7 @@ class Clip:
         fps: frames per second, finite and above zero.
         times: seconds of each frame counted from the first frame of the file it was read from, or None when the
             clip was not read from a file. Under a variable frame rate these are the truth and ``fps`` is the mean.
+        sound: what is heard with it, from its first frame on, or None; ``write_clip`` writes it too.
 
     Raises:
         BadInput: another rank, another kind of number, no frames, an impossible fps, or times of another length.
@@ -26,6 +28,7 @@ class Clip:
     pixels: Tensor
     fps: float
     times: tuple[float, ...] | None = None
+    sound: Sound | None = None
 
     def __post_init__(self) -> None:
         pixels = self.pixels

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av import VideoFrame
+from av import AudioResampler, VideoFrame
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from torch import Tensor
 
 from longtake.errors import BadInput, BadOutput, UnknownName, nearest
 from longtake.video.clip import Clip, to_uint8
 from longtake.video.colour import ACCURATE
+from longtake.video.sound import Sound, sound_frame
 
 _BT709, _LIMITED = 1, 1
 _THREADS = 4  # encoders split their work by this, so it must not depend on the machine
@@ -57,6 +60,8 @@ def write_clip(
     4:2:0 codecs need even sizes: an odd height or width grows by one row or column, a copy of the last one. ffv1
     keeps any size. The same clip and arguments make the same bytes.
 
+    A clip's sound becomes the file's sound track: AAC in .mp4 and .mov, Opus in .webm, PCM of 16 bits in .mkv and .avi.
+
     Raises:
         BadInput: a clip that cannot be one video. UnknownName: another codec. BadOutput: the container does not take
         the codec, missing folder, no permission, disk full; nothing is left behind.
@@ -77,14 +82,14 @@ def write_clip(
     path = Path(path)
     check_folder(path)
     try:
-        data = _encode(clip.pixels[0], Fraction(rate).limit_denominator(1001), path.suffix, codec, crf)
+        data = _encode(clip.pixels[0], Fraction(rate).limit_denominator(1001), path.suffix, codec, crf, clip.sound)
     except (av.FFmpegError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise BadOutput(f"{path} cannot be written as {codec} in a '{path.suffix}' file: {why}.") from None
     write_bytes(path, data)
 
 
-def _encode(pixels: Tensor, rate: Fraction, suffix: str, codec: str, crf: int) -> bytes:
+def _encode(pixels: Tensor, rate: Fraction, suffix: str, codec: str, crf: int, sound: Sound | None) -> bytes:
     settings = _CODECS[codec]
     options = dict(settings.options) | ({"crf": str(crf)} if settings.worst_crf else {})
     _, _, height, width = pixels.shape
@@ -99,6 +104,7 @@ def _encode(pixels: Tensor, rate: Fraction, suffix: str, codec: str, crf: int) -
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED
+        track = None if sound is None else _sound_track(container, suffix, sound.rate)
         reformatter = VideoReformatter()
         for number in range(pixels.shape[1]):
             rgb = to_uint8(pixels[:, number : number + 1].expand(3, -1, -1, -1))[0].cpu().numpy()
@@ -108,7 +114,24 @@ def _encode(pixels: Tensor, rate: Fraction, suffix: str, codec: str, crf: int) -
             frame.time_base = 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if sound is not None and track is not None:
+            context = track.codec_context
+            blocks = AudioResampler(
+                format=context.format.name, layout="mono", rate=sound.rate, frame_size=context.frame_size or None
+            )
+            samples = sound.samples.cpu().numpy()
+            for frame in [*blocks.resample(sound_frame(samples, sound.rate)), *blocks.resample(None), None]:
+                container.mux(track.encode(frame))
     return buffer.getvalue()
+
+
+def _sound_track(container: OutputContainer, suffix: str, rate: int) -> AudioStream:
+    codec = _SOUND_CODECS.get(suffix.lower(), "pcm_s16le")
+    track = container.add_stream(codec, rate=rate, layout="mono")
+    assert isinstance(track, AudioStream)
+    if codec == "aac":
+        track.bit_rate = _AAC_BIT_RATE
+    return track
 
 
 def _to_codec(frame: VideoFrame, pixel_format: str, reformatter: VideoReformatter) -> VideoFrame:
@@ -125,6 +148,8 @@ def _to_codec(frame: VideoFrame, pixel_format: str, reformatter: VideoReformatte
     )
 
 
+_SOUND_CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".webm": "libopus"}
+_AAC_BIT_RATE = 96_000
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
 
 

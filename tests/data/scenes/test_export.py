@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from longtake.data.scenes import Scene, SceneOptions, export, ground_truth, render_folder, render_scenes, sample_scene
-from longtake.errors import BadData, BadInput, BadOutput
-from longtake.video import read_clip
+from longtake.data.scenes import (
+    Scene,
+    SceneOptions,
+    export,
+    ground_truth,
+    render_folder,
+    render_scenes,
+    sample_scene,
+    scene_sound,
+    sound_events,
+)
+from longtake.errors import BadData, BadInput, BadOutput, BadSound
+from longtake.video import read_clip, read_sound
 
 SMALL = {"frames": 5, "height": 32, "width": 48, "progress": False}
 FIGURES = SceneOptions(shapes=("figure", "ball"), relations=("beside",), motions=("wave", "bounce"), split="all")
@@ -109,3 +119,21 @@ def test_everything_is_drawn_when_asked_for():
     assert {"figure", "capsule"} < {thing["shape"] for thing in things}
     assert {"striped", "checkered", "spotted"} < {thing["texture"] for thing in things}
     assert torch.isfinite(render_scenes(scenes[:3], 1, 8, 8)).all()
+
+
+def test_a_clip_is_made_again_with_its_sound(tmp_path):
+    bounces = SceneOptions(shapes=("ball",), motions=("bounce",), relations=("alone",), split="all")
+    small = {**SMALL, "frames": 12}
+    render_folder(tmp_path, 1, bounces, **small)
+    with pytest.raises(BadSound, match="no sound track"):
+        read_sound(tmp_path / "000000.mp4")
+    render_folder(tmp_path, 1, bounces, sound=True, **small)
+    scene = sample_scene(0, bounces)
+    heard, wanted = read_sound(tmp_path / "000000.mp4"), scene_sound(scene, 12)
+    assert heard.seconds == pytest.approx(1.5, abs=0.02)
+    told = json.loads((tmp_path / "000000.json").read_text())["sound"]
+    frames = [one["frame"] for one in told["contacts"]]
+    assert frames == [one.frame for one in sound_events(scene, 12).contacts] and frames
+    count = min(len(heard.samples), len(wanted.samples))
+    likeness = torch.corrcoef(torch.stack([heard.samples[:count], wanted.samples[:count]]))[0, 1]
+    assert likeness > 0.9  # AAC, in step

@@ -2,7 +2,7 @@
 
 A folder::
 
-    000000.mp4, 000000.json   the clip and its truth
+    000000.mp4, 000000.json   the clip, with its sound if wanted, and its truth
     000000.npz                dense passes, if wanted: masks, depth, normals, flow
     metadata.jsonl            {"video", "prompt"} of every clip, which is what `VideoFolder` reads
 
@@ -11,6 +11,7 @@ The JSON of a clip is written last, so a clip that has one is whole, and an inte
 
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from longtake.data.scenes.rendering import render_scenes
 from longtake.data.scenes.sampling import STARTER, SceneOptions, sample_scene
+from longtake.data.scenes.sound import scene_sound, sound_events
 from longtake.data.scenes.truth import Joints, Tracks, Truth, ground_truth
 from longtake.data.scenes.world import FPS, Scene
 from longtake.errors import BadData, BadInput, BadOutput
@@ -42,6 +44,7 @@ def render_folder(
     fps: float = FPS,
     points: int = 64,
     dense: bool = False,
+    sound: bool = False,
     crf: int = 10,
     progress: bool = True,
 ) -> Path:
@@ -60,6 +63,7 @@ def render_folder(
         fps: frames per second.
         points: point tracks in each clip, chosen in its first, middle and last frame.
         dense: also write masks, depth, normals and flow.
+        sound: give the mp4 the scene's sound, and write its events as "sound" of the JSON (see `sound.SoundEvents`).
         crf: quality of the mp4, 0 (lossless) to 51.
         progress: show a bar.
 
@@ -83,13 +87,17 @@ def render_folder(
         scene, name = sample_scene(first_seed + index, options), f"{index:06d}"
         rows.append({"video": f"{name}.mp4", "prompt": scene.caption})
         facts = {"scene": scene.to_json(), "frames": frames, "height": height, "width": width, "fps": fps}
-        if not _is_whole(out, name, facts, dense):
+        if not _is_whole(out, name, facts, dense, sound):
             pixels = render_scenes([scene], frames, height, width, fps=fps)
             truth = ground_truth([scene], frames, height, width, fps=fps, points=points, queries=queries)
-            write_clip(Clip(pixels, fps), out / f"{name}.mp4", crf=crf)
+            heard, told = None, {}
+            if sound:
+                heard = scene_sound(scene, frames, fps=fps)
+                told = {"sound": asdict(sound_events(scene, frames, fps=fps))}
+            write_clip(Clip(pixels, fps, sound=heard), out / f"{name}.mp4", crf=crf)
             if dense:
                 write_bytes(out / f"{name}.npz", _dense(truth))
-            write_bytes(out / f"{name}.json", json.dumps(describe(scene, truth) | facts).encode())
+            write_bytes(out / f"{name}.json", json.dumps(describe(scene, truth) | told | facts).encode())
         if (index + 1) % TABLE_EVERY == 0 or index + 1 == count:
             write_bytes(out / TABLE, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return out / TABLE
@@ -164,8 +172,8 @@ def _dense(truth: Truth) -> bytes:
     return buffer.getvalue()
 
 
-def _is_whole(out: Path, name: str, facts: dict[str, Any], dense: bool) -> bool:
-    """Whether a clip is there with all its files. A clip of another scene or size is refused."""
+def _is_whole(out: Path, name: str, facts: dict[str, Any], dense: bool, sound: bool) -> bool:
+    """Whether a clip is there with all its files, and its sound if wanted. A clip of another scene or size is refused."""
     try:
         stored = json.loads((out / f"{name}.json").read_bytes())
         differs = [key for key, value in facts.items() if stored[key] != json.loads(json.dumps(value))]
@@ -175,4 +183,6 @@ def _is_whole(out: Path, name: str, facts: dict[str, Any], dense: bool) -> bool:
         raise BadData(f"{out / name}.json is not the truth of a clip ({error!r}): delete it.") from None
     if differs:
         raise BadData(f"{out / name}.json is of another {differs[0]}: choose another folder, or delete this one.")
+    if sound and "sound" not in stored:
+        return False
     return all((out / f"{name}.{suffix}").exists() for suffix in (("mp4", "npz") if dense else ("mp4",)))

@@ -27,14 +27,18 @@ from longtake.data.order import draw_prompt, split_key
 from longtake.data.scenes.classes import class_names, class_number
 from longtake.data.scenes.rendering import render_scenes
 from longtake.data.scenes.sampling import STARTER, SceneOptions, sample_scene
+from longtake.data.scenes.sound import scene_sound
 from longtake.data.scenes.truth import instance_maps
 from longtake.data.scenes.world import COLOURS, FPS, MOTIONS, SHAPES, Scene
-from longtake.errors import BadData, BadInput, BadOutput
+from longtake.data.spectrogram import spectrogram
+from longtake.errors import BadData, BadInput, BadOutput, UnknownName, nearest
 from longtake.video import from_uint8, to_uint8
 
 FORMAT = "longtake.scenes/1"
 CLASSES = (tuple(COLOURS), SHAPES, MOTIONS)
 """What "classes" of an item of `SceneDataset` index."""
+SOUNDS = ("none", "beside", "alone")
+"""Whether items of `SceneDataset` hold sound, and pictures."""
 INSTANCE_SCALE = 4
 """Pixels on a side of what an entry of "instances" stands for."""
 
@@ -180,7 +184,9 @@ class SceneDataset(Dataset[dict[str, Any]]):
     not depend on what has been rendered ahead. With `semantics` it also has "instances": uint8 (T, H/4, W/4), 0 where
     the background is and n where the n-th object is; and "classes": uint8 (2, 3), of each object its colour, shape and
     motion as indices into COLOURS, SHAPES and MOTIONS of `world` (0 where there is no second object). With `labels` it
-    has "label": int, the number of the scene's class among the data set's `class_names`.
+    has "label": int, the number of the scene's class among the data set's `class_names`. With `sound` "beside" it has
+    "sound": the spectrogram (1, T, 64, 16) of `longtake.data.spectrogram`; with "alone" that is its "pixels", and no
+    picture is rendered.
 
     A key is an index or an (epoch, index) pair; an index means epoch 0. The prompt is the plain caption half of the
     time and else one of its paraphrases, as a pure function of (seed, epoch, index).
@@ -191,10 +197,10 @@ class SceneDataset(Dataset[dict[str, Any]]):
         options, first_seed, frames, height, width, fps: which clips. With a root they may be left out, for its index
             says them, and must agree with it where given.
         count: clips; with a root the first so many of it (default: all), else 100,000 by default.
-        seed: for the choice of prompts. plain: always the plain caption. semantics, labels: see above.
+        seed: for the choice of prompts. plain: always the plain caption. semantics, labels, sound: see above.
 
     Raises:
-        BadInput: labels of scenes of two objects.
+        BadInput: labels of scenes of two objects. UnknownName: another word than SOUNDS.
         BadData: no pre-rendered folder at root, one of other scenes or sizes, or one with fewer clips.
     """
 
@@ -213,7 +219,10 @@ class SceneDataset(Dataset[dict[str, Any]]):
         plain: bool = False,
         semantics: bool = False,
         labels: bool = False,
+        sound: str = "none",
     ) -> None:
+        if sound not in SOUNDS:
+            raise UnknownName(f"sound of scenes is not '{sound}'.{nearest(sound, SOUNDS)}")
         asked = {
             "options": options,
             "first_seed": first_seed,
@@ -232,7 +241,7 @@ class SceneDataset(Dataset[dict[str, Any]]):
             if count is not None and count > self.index.count:
                 raise BadData(f"{root} is a set of {self.index.count} clips, not of {count}: prerender the others.")
         self.count = self.index.count if count is None else count
-        self.seed, self.plain, self.semantics = seed, plain, semantics
+        self.seed, self.plain, self.semantics, self.sound = seed, plain, semantics, sound
         self.class_names = class_names(self.index.options) if labels else ()
         self._maps: dict[int, np.ndarray] = {}
 
@@ -242,9 +251,9 @@ class SceneDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = split_key(key, len(self))
         scene = self.index.scene(index)
-        captions = scene.captions
+        captions, alone = scene.captions, self.sound == "alone"
         item = {
-            "pixels": from_uint8(self._pixels(index)),
+            "pixels": self._heard(scene) if alone else from_uint8(self._pixels(index)),
             "prompt": captions[0] if self.plain else draw_prompt(captions, self.seed, epoch, index),
             "prompts": list(captions),
             "fps": self.index.fps,
@@ -253,9 +262,15 @@ class SceneDataset(Dataset[dict[str, Any]]):
         }
         if self.semantics:
             item |= self._semantics(scene)
+        if self.sound == "beside":
+            item["sound"] = self._heard(scene)
         if self.class_names:
             item["label"] = class_number(scene, self.index.options)
         return item
+
+    def _heard(self, scene: Scene) -> Tensor:
+        frames, fps = self.index.frames, self.index.fps
+        return spectrogram(scene_sound(scene, frames, fps=fps), frames, fps)
 
     def _semantics(self, scene: Scene) -> dict[str, Tensor]:
         i = self.index
