@@ -30,7 +30,7 @@ def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
             for index in range(len(inner))
         )
         for inner_name, inner in module.named_modules():
-            if not (isinstance(inner, nn.Linear | nn.Conv2d | nn.Conv3d) and f"{inner_name}.".startswith(blocks)):
+            if not (isinstance(inner, nn.Linear | nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d) and f"{inner_name}.".startswith(blocks)):
                 continue
             if min(inner.weight.flatten(1).shape) >= THIN:
                 names.add(f"{name}.{inner_name}.weight")
