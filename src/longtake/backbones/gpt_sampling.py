@@ -62,7 +62,6 @@ def draw_noise(generators: Sequence[torch.Generator], tokens: int) -> Tensor:
     return torch.stack([torch.rand(tokens, generator=generator) for generator in generators])
 
 
-@torch.no_grad()
 def sample_tokens(
     gpt: GPT,
     prompt: Tensor,
@@ -93,11 +92,27 @@ def sample_tokens(
     Returns:
         int64 (B, N).
     """
+    with torch.inference_mode():  # a sixth of the time less than without gradients alone, where a token is little work
+        made = _drawn(gpt, prompt, noise, choice, ids, (positions, places), mask, read, on_token)
+    return made.clone()  # an ordinary tensor
+
+
+def _drawn(
+    gpt: GPT,
+    prompt: Tensor,
+    noise: Tensor,
+    choice: Choice,
+    ids: range,
+    lines: tuple[Tensor | None, Tensor | None],
+    mask: Tensor | None,
+    read: int,
+    on_token: OnToken | None,
+) -> Tensor:
     (batch, given), tokens = prompt.shape, noise.shape[1]
     noise = noise.to(prompt.device)
     cache = KVCache(gpt, batch, given + tokens - 1)
     made = prompt.new_empty(batch, tokens)
-    at = [None if line is None else line.to(prompt.device) for line in (positions, places)]
+    at = [None if line is None else line.to(prompt.device) for line in lines]
 
     def states(new: Tensor, mask: Tensor | None = None) -> Tensor:
         part = slice(cache.length, cache.length + new.shape[1])
