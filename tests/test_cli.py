@@ -13,7 +13,7 @@ from PIL import Image
 
 from longtake import cli
 from longtake.catalogue import systems
-from longtake.video import Clip, read_clip, write_clip
+from longtake.video import Clip, read_clip, read_sound, write_clip
 
 SMALL = ["--frames", "5", "--size", "24x16", "--steps", "2"]
 
@@ -234,6 +234,37 @@ def test_data_render_and_check(run, here):
     code, out, err = run("data", "check", "scenes", "--frames", 5, "--size", "32x32")
     assert (code, err) == (0, "") and "2 to train on, 0 not" in out
     assert json.loads(run("data", "check", "scenes", "--frames", 5, "--json")[1])["videos"] == 2
+
+
+def test_scenes_are_rendered_with_their_sound_and_clips_made_to_it(run, here):
+    from longtake.autoregressive.tats.layout import layout
+    from longtake.autoregressive.tats.pipeline import TatsPipeline
+    from longtake.backbones.gpt import GPT
+    from longtake.tokenizers.vqgan3d import VQGAN3d
+
+    words = ["--count", 1, "--frames", 16, "--fps", 16, "--size", "16x16"]
+    assert run("data", "render", "--out", "scenes", *words, "--sound")[0] == 0
+    assert "sound" in json.loads((here / "scenes" / "000000.json").read_text())
+    small = {"base_width": 4, "codes": 8, "code_width": 8}
+    own = layout("audio", codes=8, rows=2, columns=2, audio=(8, 8))
+    TatsPipeline(
+        VQGAN3d(**small, downsample=(4, 8, 8)),
+        GPT(own.vocabulary, own.window_length(4), width=16, depth=1, heads=2),
+        audio_tokenizer=VQGAN3d(**small, downsample=(4, 32, 16), channels=1),
+        condition="audio", audio_tokens=2, fps=16.0, clip_size=[16, 16, 16],
+    ).save_pretrained(here / "hears")  # fmt: skip
+    words = ["generate", "--model", "hears", "--audio", "scenes/000000.mp4"]
+    code, out, err = run(*words, "--out", "a.mp4")
+    assert (code, err) == (0, "") and out.startswith("a.mp4  16 frames")
+    assert read_sound("a.mp4").seconds == pytest.approx(1.0, abs=0.02)
+    assert_one_line(
+        run(*words, "--frames", 32), "lasts 1.00 s", "32 frames", "2.00 s: ask for at most 16 frames, or give"
+    )
+    assert_one_line(run("generate", "", "--model", "hears"), "audio is missing", "--audio")
+    assert_one_line(run("generate", "a ball", *words[1:]), "leave it empty")
+    assert_one_line(run(*words[:3], "--audio", "hears/model_index.json"), "model_index.json cannot be read as sound")
+    assert_one_line(run("generate", "a red ball", "--audio", "scenes/000000.mp4"), "hears no sound: leave it out")
+    assert_one_line(run("generate", "--from-record", "a.json", "--audio", "a.mp4"), "give one of the two")
 
 
 def test_an_empty_data_folder(run, here):

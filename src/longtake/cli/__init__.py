@@ -47,6 +47,7 @@ def generate(
     image: Annotated[Path | None, typer.Option(help="Picture that is the first frame.")] = None,
     last_image: Annotated[Path | None, typer.Option(help="Picture that is the last frame.")] = None,
     continue_from: Annotated[Path | None, typer.Option(help="Video whose last frames the clip goes on from.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="Sound that the clip is made to, and carries.")] = None,
     count: Annotated[int, typer.Option(help="Number of clips; above 1 they are numbered.")] = 1,
     scheduler: Annotated[str | None, typer.Option(help="euler, heun, unipc, dpm++ ...; default: the model's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
@@ -64,6 +65,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Make clips from a prompt, and a record of each that makes it again."""
+    prompt = "" if prompt is None and audio is not None else prompt  # what hears sound takes no words
     if (prompt is None) == (from_record is None):
         raise BadInput("generate takes a prompt, or --from-record with the .json of a clip: give one of the two")
     height, width = (None, None) if size is None else parse_size(size)
@@ -94,6 +96,7 @@ def generate(
                 image=image,
                 last_image=last_image,
                 continue_from=continue_from,
+                audio=audio,
                 count=count,
                 scheduler=scheduler,
                 dtype=dtype,

@@ -54,6 +54,7 @@ def generate(
     image: str | Path | None = None,
     last_image: str | Path | None = None,
     continue_from: str | Path | None = None,
+    audio: str | Path | None = None,
     count: int = 1,
     scheduler: str | None = None,
     dtype: str | None = None,
@@ -71,6 +72,7 @@ def generate(
         model, dtype, device: as `load`.
         out: .mp4, .mov or .mkv in an existing folder; with `count` above 1 each name gets its number, clip-0.mp4.
         image, last_image, continue_from: files; not for models of diffusers.
+        audio: a sound file, for models that make clips to sounds; the written clip carries it.
         scheduler: as `schedulers.scheduler_named`, with the shift of the model's own; None is the model's own.
         methods: that change how the network is run; allow_inert: one that does nothing is a warning, not an error; terms:
             of the profile that they come from (`longtake.methods.as_stack` gives both).
@@ -102,7 +104,7 @@ def generate(
     )
     for path in paths:
         check_output(path, frames=settings.frames * count, height=settings.height, width=settings.width)
-    given = {"image": image, "last_image": last_image, "continue_from": continue_from}
+    given = {"image": image, "last_image": last_image, "continue_from": continue_from, "audio": audio}
     _check_taken(pipe, given, guidance_2)
     if scheduler is not None:
         if not _has_scheduler(pipe) or prediction_kind(pipe.scheduler) != "flow":
@@ -153,7 +155,7 @@ def regenerate(
         )
     if _has_scheduler(pipe) and describe_scheduler(pipe.scheduler) != told.scheduler:
         pipe.scheduler = scheduler_described(told.scheduler)
-    given = {name: getattr(settings, name) for name in ("image", "last_image", "continue_from")}
+    given = {name: getattr(settings, name) for name in ("image", "last_image", "continue_from", "audio")}
     files = {name: None if source is None else source.path for name, source in given.items()}
     then = told.versions
     changed = tuple(
@@ -211,17 +213,21 @@ def _has_scheduler(pipe: Any) -> bool:
 def _own_arguments(pipe: Any, one: Settings, given: dict[str, str | Path | None]) -> dict[str, Any]:
     """What a pipeline of this kind is called with besides."""
     if isinstance(pipe, VideoPipeline):
-        return dict(given)
-    return {"guidance_2": one.guidance_2} if isinstance(pipe, ForeignPipeline) else {"drawing": one.drawing}
+        return {name: value for name, value in given.items() if name != "audio"}
+    if isinstance(pipe, ForeignPipeline):
+        return {"guidance_2": one.guidance_2}
+    return {"drawing": one.drawing, "audio": given["audio"]}
 
 
 def _check_taken(pipe: Any, given: dict[str, str | Path | None], guidance_2: float | None) -> None:
     """Raise BadInput for what is given, and this kind of pipeline does not take."""
     if not isinstance(pipe, ForeignPipeline) and guidance_2 is not None:
         raise BadInput("guidance_2 was given, and this model has one network; use guidance")
-    for name, one in given.items() if not isinstance(pipe, VideoPipeline) else ():
-        if one is not None:
-            kind = pipe.dialect.pipeline if isinstance(pipe, ForeignPipeline) else type(pipe).__name__
+    kind = pipe.dialect.pipeline if isinstance(pipe, ForeignPipeline) else type(pipe).__name__
+    if given["audio"] is not None and _has_scheduler(pipe):
+        raise BadInput(f"audio was given, and this {kind} hears no sound: leave it out")
+    for name in ("image", "last_image", "continue_from") if not isinstance(pipe, VideoPipeline) else ():
+        if given[name] is not None:
             raise BadInput(f"{name} was given, and this {kind} makes clips from text alone: leave it out")
 
 

@@ -35,8 +35,8 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 
 @dataclass(frozen=True)
 class Source:
-    """A file that frames were given from. `path` is None when they were tensors; `sha256` is of the file's bytes, or
-    of the pixels when there was no file."""
+    """A file that frames or sound were given from. `path` is None when they were tensors; `sha256` is of the file's bytes,
+    or of the values when there was no file."""
 
     path: str | None
     sha256: str
@@ -46,7 +46,7 @@ class Source:
 class Settings:
     """Everything that was asked for: the arguments of a `VideoPipeline` call, with given frames as sources, and the methods
     that were applied, as they are written on the command line. guidance_2: of the second network of Wan 2.2. drawing: how
-    a pipeline that writes tokens draws them."""
+    a pipeline that writes tokens draws them. audio: the sound that the clip is made to."""
 
     prompt: str
     negative_prompt: str = ""
@@ -63,6 +63,7 @@ class Settings:
     methods: tuple[str, ...] = ()
     guidance_2: float | None = None
     drawing: dict[str, Any] | None = None
+    audio: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,10 @@ _NESTED: dict[str, type] = {
     "image": Source,
     "last_image": Source,
     "continue_from": Source,
+    "audio": Source,
 }
+
+_GIVEN = ("image", "last_image", "continue_from", "audio")
 
 
 def _build(kind: type, content: Mapping[str, Any], where: str) -> Any:
@@ -230,7 +234,7 @@ def command_line(settings: Settings, model: str, out: str | Path) -> str:
         words += ["--guidance-2", f"{settings.guidance_2:g}"]
     if settings.negative_prompt:
         words += ["--negative", settings.negative_prompt]
-    for option in ("image", "last_image", "continue_from"):
+    for option in _GIVEN:
         source = getattr(settings, option)
         if source is not None:
             words += ["--" + option.replace("_", "-"), source.path or "?"]
@@ -242,8 +246,8 @@ def command_line(settings: Settings, model: str, out: str | Path) -> str:
 
 
 def check_sources(settings: Settings) -> None:
-    """Raise BadInput when a file that frames were given from is missing, has changed, or never was a file."""
-    for option in ("image", "last_image", "continue_from"):
+    """Raise BadInput when a file that was given is missing, has changed, or never was a file."""
+    for option in _GIVEN:
         source: Source | None = getattr(settings, option)
         if source is None:
             continue

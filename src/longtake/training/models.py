@@ -120,22 +120,27 @@ def _to_flexdit(network: Any, given: dict[str, Any]) -> Any:
         raise BadRecipe(f"backbone.flexdit: {error}.") from error
 
 
-def build_gpt(recipe: ModelRecipe, section: str, part: str, tokenizer_hash: str) -> Any:
+def build_gpt(
+    recipe: ModelRecipe, section: str, part: str, tokenizer_hash: str, audio_tokenizer_hash: str | None = None
+) -> Any:
     """A GPT over a tokenizer's ids: the `part` of a folder of ``init_from``, or new.
 
     Raises:
-        UnknownModel: the folder's were trained on the ids of another tokenizer.
+        UnknownModel: the folder's were trained on the ids of another tokenizer, of pictures or of sound.
     """
     from longtake.backbones.gpt import GPT
 
     if recipe.init_from is not None:
         index = model_folder(recipe.init_from) / "model_index.json"
-        found = json.loads(index.read_text()).get("tokenizer_hash") if index.is_file() else None
-        if found not in (None, tokenizer_hash):
-            raise UnknownModel(
-                f"{section}.init_from: {recipe.init_from} was trained with tokenizer {found[:12]}, and the recipe's is "
-                f"{tokenizer_hash[:12]}; use the one that belongs to it."
-            )
+        told = json.loads(index.read_text()) if index.is_file() else {}
+        hashes = {"tokenizer": tokenizer_hash, "audio tokenizer": audio_tokenizer_hash}
+        for name, own in hashes.items():
+            found = told.get(f"{name}_hash".replace(" ", "_"))
+            if found not in (None, own):
+                raise UnknownModel(
+                    f"{section}.init_from: {recipe.init_from} was trained with {name} {found[:12]}, and the recipe's is "
+                    f"{(own or 'none')[:12]}; use the one that belongs to it."
+                )
     return _build(GPT, recipe, section, (part,))
 
 

@@ -72,8 +72,9 @@ class GptRecipe(ModelRecipe):
 
     role: str = one_of("base", "keys", "gaps")
     spacing: int = 4
-    condition: str = one_of("none", "class", "text")
+    condition: str = one_of("none", "class", "text", "audio")
     context: int | None = None  # latent frames that a sampled video looks back at; None: all but one of the window
     top_k: int = 2048  # of sampling, as exported
     top_p: float = 0.8
     keys: ModelRecipe = field(default_factory=ModelRecipe)  # gaps: the trained keys that it is exported with
+    audio: ModelRecipe = field(default_factory=ModelRecipe)  # condition audio: the trained VQGAN of sounds

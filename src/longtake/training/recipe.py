@@ -37,7 +37,8 @@ class DataRecipe:
     height: int = 64
     width: int = 64
     stride: int | None = None  # videos: source frames from one taken frame to the next; None: the preset's
-    fps: float | None = None  # videos: resample to this rate first
+    fps: float | None = None  # videos: resample to this rate first; scenes: render at this rate; None: as it is, and 8
+    view: str = one_of("pixels", "sound")  # sound: a tokenizer's clips are 64x16 spectrograms of the scenes' sound
     flip: float | None = None  # videos: share of clips that are mirrored; None: the preset's. images: None is 0
     window_seconds: float | None = None  # videos: cut each file into windows of this length, each an item of its own
     preload: int = 0  # videos: decode so many windows of each item at the start and keep them in memory; 0: none
@@ -240,7 +241,9 @@ def resolve(written: dict[Any, Any], overrides: dict[Any, Any], source: str = "r
         recipe = _build(layers, source, f"stages.{name}.")
         recipe.out = str(Path(whole.out) / str(name))
         recipe.name = f"{whole.name}/{name}"
-        for part in (recipe.tokenizer, recipe.backbone, recipe.text, recipe.classifier, recipe.gpt, recipe.gpt.keys):
+        gpt = recipe.gpt
+        networks = (recipe.tokenizer, recipe.backbone, recipe.text, recipe.classifier, gpt, gpt.keys, gpt.audio)
+        for part in networks:
             if part.init_from and part.init_from.startswith("stage:"):
                 earlier = part.init_from.removeprefix("stage:")
                 if earlier not in [r.name.split("/")[-1] for r in recipes]:
@@ -266,7 +269,7 @@ def data_parts(data: DataRecipe) -> list[DataRecipe]:
     for number, keys in enumerate(data.mix):
         where = f"data.mix.{number}"
         _check_keys(keys, DataRecipe, "recipe", f"{where}.")
-        for key in ("batch_size", "accumulate", "workers", "held_out", "mix"):
+        for key in ("batch_size", "accumulate", "workers", "held_out", "view", "mix"):
             if key in keys:
                 raise BadRecipe(f"{where}.{key}: holds for all data; set it under data.")
         try:

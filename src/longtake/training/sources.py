@@ -1,7 +1,7 @@
 """The data of a recipe: training set and held-out set, as pixels for a tokenizer, latents for a generator, or images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,37 @@ Sets = tuple[list[Any], Any]  # training sets, held-out set of the first
 
 
 def pixel_data(data: DataRecipe, seed: int, world: World) -> Sets:
-    """Clips {"pixels": (3, T, H, W) in [-1, 1], "prompt": str, "fps": float}.
+    """Clips {"pixels": (3, T, H, W) in [-1, 1], "prompt": str, "fps": float}; of the view "sound" (1, T, 64, 16).
 
     Raises:
-        BadData: nothing to train on, or nothing to hold out of it.
+        BadData: nothing to train on, or nothing to hold out of it. BadRecipe: sound of anything but scenes.
     """
     pairs = [_pixels(part, seed, world) for part in data_parts(data)]
     return [train for train, _ in pairs], pairs[0][1]
 
 
-def latent_data(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequence[str] = ()) -> Sets:
+def latent_data(
+    data: DataRecipe,
+    seed: int,
+    tokenizer: Any,
+    world: World,
+    keep: Sequence[str] = (),
+    ears: "Ears | None" = None,
+) -> Sets:
     """Latents, or ids, from a cache, or pixels that the task encodes as it goes where the recipe names no cache.
 
-    `keep` names what items must have besides: "label", or "instances" and "classes" of scenes (see `SceneDataset`).
+    `keep` names what items must have besides: "label", or "instances" and "classes" of scenes (see `SceneDataset`). With
+    `ears` they have "sound": the ids of the scene's sound.
     """
-    pairs = [_latents(part, seed, tokenizer, world, keep) for part in data_parts(data)]
+    pairs = [_latents(part, seed, tokenizer, world, keep, ears) for part in data_parts(data)]
     return [train for train, _ in pairs], pairs[0][1]
+
+
+def item_size(data: DataRecipe) -> tuple[int, int, int]:
+    """Frames, height and width of what a tokenizer is trained on."""
+    from longtake.data.spectrogram import COLUMNS, ROWS
+
+    return (data.frames, ROWS, COLUMNS) if data.view == "sound" else (data.frames, data.height, data.width)
 
 
 def image_data(data: DataRecipe, seed: int, world: World) -> Sets:
@@ -52,6 +67,8 @@ def image_classes(data: DataRecipe) -> tuple[str, ...]:
     """
     if data.mix:
         raise BadRecipe("data.mix: several data sets have no classes in common; train a model of classes on one.")
+    if data.view == "sound":
+        raise BadRecipe("data.view: a classifier sees pictures; sound is for the task tokenizer.")
     if data.frames != 1:
         raise BadRecipe(f"data.frames: {data.frames}; a classifier sees single images: use 1.")
     if data.kind == "scenes":
@@ -77,6 +94,8 @@ def _images(data: DataRecipe, seed: int, world: World) -> Pair:
 
 
 def _pixels(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ()) -> Pair:
+    if data.kind != "scenes" and (data.view == "sound" or "sound" in keep):
+        raise BadRecipe(f"data.kind: {data.kind}; sound is that of scenes, use kind scenes.")
     if data.kind == "latents":
         raise BadRecipe("data.kind: a tokenizer is trained on pixels; use scenes or videos.")
     if data.kind == "images":
@@ -84,26 +103,39 @@ def _pixels(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ())
     return _videos(data, seed) if data.kind == "videos" else _scenes(data, seed, world, keep)
 
 
-def _latents(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequence[str]) -> Pair:
+def _latents(
+    data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequence[str], ears: "Ears | None"
+) -> Pair:
     from longtake.data.latent_cache import CachedLatents, cache_latents
     from longtake.tokenizers.vqgan3d import VQGAN3d
 
     discrete = isinstance(tokenizer, VQGAN3d)
     read = {"seed": seed, "dtype": torch.int64 if discrete else torch.float32}
+    if data.view == "sound":
+        raise BadRecipe("data.view: sound is for the task tokenizer; a GPT hears it with gpt.condition: audio.")
     if data.kind == "latents":
+        if ears is not None:
+            raise BadRecipe("data.kind: latents; sound is that of scenes, use kind scenes.")
         if data.root is None:
             raise BadRecipe("data.root: missing; the folder of a latent cache.")
         return _split(CachedLatents(data.root, tokenizer_hash=tokenizer.content_hash(), **read), data)
+    if ears is not None:
+        keep = (*keep, "sound")
     sets = _pixels(data, seed, world, keep)
+    if ears is not None:
+        sets = Heard(sets[0], ears), Heard(sets[1], ears)
     if data.cache is None:
         return sets
-    name = "-".join(["latents", tokenizer.content_hash()[:12], f"{data.frames}x{data.height}x{data.width}", *keep])
+    rate = _rate_name(data)
+    size = f"{data.frames}x{data.height}x{data.width}{rate}"
+    heard = [] if ears is None else [f"{ears.frames}-by-{ears.tokenizer.content_hash()[:12]}"]
+    name = "-".join(["latents", tokenizer.content_hash()[:12], size, *keep, *heard])
     folder = Path(data.cache) / name
     names = ("train", "held-out")
     if world.main:
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in zip(names, sets, strict=True):
-            source = f"{name}: {data.kind} {data.options}"  # a cache of other scenes is refused
+            source = f"{name}: {data.kind} {data.options}{rate}"  # a cache of other scenes is refused
             cache_latents(
                 part,
                 tokenizer,
@@ -150,6 +182,11 @@ def _scene_options(data: DataRecipe) -> Any:
     return SceneOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.options.items()})
 
 
+def _rate_name(data: DataRecipe) -> str:
+    """How caches of scenes name a rate that is not the usual one."""
+    return f"-{data.fps:g}fps" if data.kind == "scenes" and data.fps is not None else ""
+
+
 def sample_fps(item: dict[str, Any]) -> float:
     """Frames per second to write samples with."""
     return float(item.get("fps") or 8.0)
@@ -158,20 +195,24 @@ def sample_fps(item: dict[str, Any]) -> float:
 def _scenes(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ()) -> Pair:
     """Scenes 0 .. count-1 of the training split; the first ones of the held-out split, whose prompts it never shows."""
     from longtake.data.scenes import SceneDataset, prerender
+    from longtake.data.scenes.world import FPS
 
     rendered = data.rendered_frames or data.frames
     if rendered < data.frames:
         raise BadRecipe(f"data.rendered_frames: {rendered} frames hold no window of {data.frames}.")
-    size = {"frames": rendered, "height": data.height, "width": data.width}
-    chosen = _scene_options(data)
+    size = {"frames": rendered, "height": data.height, "width": data.width, "fps": data.fps or FPS}
+    chosen, alone = _scene_options(data), data.view == "sound"
     root = data.root
-    if root is None and data.cache is not None:
-        root = str(Path(data.cache) / f"scenes-{rendered}x{data.height}x{data.width}")
+    if alone:
+        root = None  # nothing of it is rendered
+    elif root is None and data.cache is not None:
+        root = str(Path(data.cache) / f"scenes-{rendered}x{data.height}x{data.width}{_rate_name(data)}")
         if world.main:
             Path(data.cache).mkdir(parents=True, exist_ok=True)
             prerender(root, data.count, chosen, **size, workers=data.workers)
         barrier(world)
-    also = {"semantics": "instances" in keep, "labels": "label" in keep}
+    sound = "alone" if alone else "beside" if "sound" in keep else "none"
+    also = {"semantics": "instances" in keep, "labels": "label" in keep, "sound": sound}
     train: Any = SceneDataset(root, options=chosen, count=data.count, **size, seed=seed, **also)
     others = SceneDataset(
         options=replace(chosen, split="held-out"),
@@ -233,6 +274,29 @@ class FramesOfClasses(Dataset[dict[str, Any]]):
         return {"pixels": item["pixels"], "label": self.numbers[name], "prompt": name, "source": item["source"]}
 
 
+@dataclass(frozen=True)
+class Ears:
+    """What hears the sound of a clip: a tokenizer of spectrograms, on the CPU, and how many of its frames it is given."""
+
+    tokenizer: Any
+    frames: int
+
+
+class Heard(Dataset[dict[str, Any]]):
+    """Clips whose spectrogram "sound" (1, T, 64, 16) becomes its ids: int64 (t, h, w)."""
+
+    def __init__(self, dataset: Any, ears: Ears) -> None:
+        self.dataset, self.ears = dataset, ears
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        item = self.dataset[key]
+        ids = self.ears.tokenizer.encode(item["sound"][None, :, : self.ears.frames])[0]
+        return {**item, "sound": ids}
+
+
 class Windows(Dataset[dict[str, Any]]):
     """Random stretches of ``frames`` frames of longer clips; which one is a pure function of (seed, epoch, index)."""
 
@@ -249,6 +313,8 @@ class Windows(Dataset[dict[str, Any]]):
         window = slice(start, start + self.frames)
         if "instances" in item:
             item = {**item, "instances": item["instances"][window]}
+        if "sound" in item:
+            item = {**item, "sound": item["sound"][:, window]}
         return {**item, "pixels": item["pixels"][:, window]}
 
 

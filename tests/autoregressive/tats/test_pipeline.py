@@ -5,9 +5,10 @@ import tiny
 import torch
 
 import longtake
+from longtake.autoregressive.tats.drawing import Drawing
 from longtake.autoregressive.tats.hierarchy import gap_length, hierarchical
 from longtake.autoregressive.tats.layout import layout, text_tokens
-from longtake.autoregressive.tats.pipeline import Drawing, TatsPipeline
+from longtake.autoregressive.tats.pipeline import TatsPipeline
 from longtake.autoregressive.tats.windows import slide
 from longtake.backbones.gpt_sampling import Choice, draw_noise
 from longtake.errors import BadInput, BadSize, UnknownModel, UnknownName, Unsupported
@@ -27,19 +28,16 @@ def tokenizer(seed: int = 0, **changes) -> VQGAN3d:
     return made
 
 
-def pipeline(kind="class", *, hierarchy=False, classes=None, audio=None, **changes) -> TatsPipeline:
+def pipeline(kind="class", *, hierarchy=False, **changes) -> TatsPipeline:
     """Of clips of 16 frames of 16x16: 4x2x2 tokens."""
     classes = CLASSES if kind == "class" else []
-    sizes = {"codes": 32, "rows": 2, "columns": 2, "classes": len(classes)}
-    own = layout(kind, **sizes, audio=(0, 0) if audio is None else (4, 32))
+    own = layout(kind, codes=32, rows=2, columns=2, classes=len(classes))
     return TatsPipeline(
         changes.pop("tokenizer", None) or tokenizer(),
         tiny.gpt(own.window_length(4), own),
         tiny.gpt(gap_length(own, 4), own, seed=1) if hierarchy else None,
-        audio,
         condition=kind,
         classes=classes,
-        audio_tokens=0 if audio is None else 4,
         spacing=4 if hierarchy else 1,
         clip_size=[16, 16, 16],
         **changes,
@@ -103,12 +101,6 @@ def test_conditions_are_tokens_in_front():
     assert torch.equal(text("a red ball", seed=1).latents, ids)
     free = pipeline("none")
     assert torch.equal(free(seed=1).latents, free("", seed=1).latents)
-    ears = tokenizer(3, channels=1)
-    heard = pipeline("audio", audio=ears)
-    sounds = torch.rand(2, 1, 1, 4, 16, 16, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    condition = heard.condition("", sounds[0])
-    assert torch.equal(condition, ears.encode(sounds[0]).flatten(1))
-    assert heard(audio=sounds[0]).latents.shape == (1, 4, 2, 2)
 
 
 def test_larger_pictures_need_a_table_of_places():
@@ -169,6 +161,7 @@ def test_it_is_generated_to_a_file_and_again_from_its_record(folder, tmp_path):
         ({"prompt": ""}, BadInput, "name one of the 3 classes"),
         ({"prompt": "a cube spin"}, UnknownName, "a cube spins"),
         ({"frames": 18}, BadSize, "nearest: 16 or 20"),
+        ({"count": 0}, BadInput, "count is 0"),
         ({"drawing": {"topk": 3}}, BadInput, "topk"),
         ({"drawing": {"top_p": 2.0}}, BadInput, "top_p"),
         ({"audio": torch.zeros(1, 1, 4, 8, 8)}, BadInput, "audio was given"),

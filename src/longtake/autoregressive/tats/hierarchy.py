@@ -13,6 +13,8 @@ the mask and positions of training, ends first, and the first token is read off 
 the middle alone, because the ends see themselves.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -110,25 +112,29 @@ def hierarchical(
     choice: Choice,
     first: Choice | None = None,
     context: int | None = None,
+    of_gaps: Tensor | None = None,
     at_once: int = GAPS_AT_ONCE,
     tally: Tally | None = None,
 ) -> Tensor:
     """A video of s (M - 1) + 1 latent frames: M key frames by a sliding window, then all gaps, many at once.
 
     Args:
-        keys, gaps: GPT-A and GPT-B, of one layout.
-        condition: int64 (B, m).
+        keys, gaps: GPT-A and GPT-B, of one layout but for the length of the condition.
+        condition: int64 (B, m), or one for each window of key frames, as `windows.slide`.
         noise: (B, (s (M - 1) + 1) * u) in [0, 1): first that of the key frames, then that of the gaps in order.
         spacing: s.
         choice, first, context, tally: as `windows.slide`; first and context of the key frames.
+        of_gaps: int64 (B, M - 1, m'), the condition of each gap; None = the one for all.
         at_once: gaps that are filled as one batch; more take more memory and less time.
 
     Returns:
         Ids int64 (B, s (M - 1) + 1, h, w).
 
     Raises:
-        BadInput: noise for another number of frames.
+        BadInput: noise for another number of frames, or conditions for each window without those for each gap.
     """
+    if condition.ndim == 3 and of_gaps is None:
+        raise BadInput("windows of key frames have conditions of their own, and gaps have none: give of_gaps")
     u, batch = layout.per_frame, len(condition)
     count, rest = divmod(noise.shape[1] - u, spacing * u)
     if rest or count < 0:
@@ -138,11 +144,12 @@ def hierarchical(
     if not count:
         return sparse
     before, after = sparse[:, :-1].flatten(0, 1), sparse[:, 1:].flatten(0, 1)
-    owners = condition.repeat_interleave(count, 0)
+    owners = condition.repeat_interleave(count, 0) if of_gaps is None else of_gaps.flatten(0, 1)
+    between = replace(layout, prefix=owners.shape[1])
     parts = zip(
         *(x.split(at_once) for x in (owners, before, after, noise[:, split:].reshape(batch * count, -1))), strict=True
     )
-    made = [fill_gaps(gaps, layout, *part, choice=choice, tally=tally) for part in parts]
+    made = [fill_gaps(gaps, between, *part, choice=choice, tally=tally) for part in parts]
     filled = torch.cat(made).unflatten(0, (batch, count))
     dense = torch.cat([sparse[:, :-1, None], filled], 2).flatten(1, 2)  # a key frame, then its gap
     return torch.cat([dense, sparse[:, -1:]], 1)

@@ -6,7 +6,7 @@ frame by frame, row by row, u = h w of them for a latent frame. A condition is
     none    one start token, with an id of its own              m = 1,    Vc = 1
     class   the number of a class                               m = 1,    Vc = classes
     text    UTF-8 bytes, an end token, padding                  m = 256,  Vc = 258
-    audio   ids of a second tokenizer, of spectrograms          m, Vc = as that one makes them
+    audio   ids of a second tokenizer, of spectrograms          m, Vc = as that one makes them; see `hearing`
 
 The published code starts an unconditional video with token 0 of the video, and reads text as CLIP's pieces of words.
 """
@@ -90,7 +90,7 @@ def layout(
     Args:
         kind: one of KINDS.
         codes, rows, columns: of the tokenizer's ids.
-        classes: how many, for "class". audio: (tokens, codes) of a clip's sound, for "audio".
+        classes: how many, for "class". audio: (tokens, codes) of a window's sound, for "audio".
 
     Raises:
         UnknownName: no such kind. BadInput: one without its sizes.

@@ -1,14 +1,14 @@
 """TatsPipeline: a prompt in, a clip of any length out. A diffusers pipeline: one folder, `model_index.json` on top.
 
-condition   a class, a text, a sound, or nothing -> tokens in front of the video's
+condition   a class, a text, a sound, or nothing -> tokens in front of the video's; of a sound, those of each window
 draw        tokens by a sliding window, or key frames and the gaps between them -> ids; each clip from its own seed
 decode      ids -> pixels, in pieces
 
-A folder remembers which tokenizer its transformers were trained with and refuses another.
+A folder remembers which tokenizers its transformers were trained with and refuses others.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +16,22 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from longtake.autoregressive.tats.drawing import Drawing
+from longtake.autoregressive.tats.hearing import stretch_tokens
 from longtake.autoregressive.tats.hierarchy import gap_length, hierarchical, key_frames
 from longtake.autoregressive.tats.layout import Layout, layout, text_tokens
 from longtake.autoregressive.tats.windows import Tally, slide, slide_in_space
 from longtake.backbones.gpt import GPT
-from longtake.backbones.gpt_sampling import Choice, draw_noise
-from longtake.errors import BadInput, BadSize, UnknownModel, nearest
+from longtake.backbones.gpt_sampling import draw_noise
+from longtake.errors import BadInput, BadSize, UnknownModel
 from longtake.pipelines.classes import class_label
 from longtake.pipelines.clock import Clock
+from longtake.pipelines.given_sound import Audio, GivenSound, given_sound
 from longtake.pipelines.limits import check_settings
 from longtake.pipelines.records import Record, Seconds, Settings, machine, peak_memory, versions, weights_hash
 from longtake.pipelines.video_pipeline import VideoOutput
 from longtake.tokenizers.vqgan3d import VQGAN3d
 from longtake.video import Clip
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How a video's tokens are drawn; a folder keeps its own.
-
-    Args:
-        temperature, top_k, top_p: as `longtake.backbones.gpt_sampling.Choice`; the published values are 1, 2048 and 0.8.
-        first_top_k, first_top_p: of the first window, where they differ; None = the same.
-        context: latent frames that the sliding window looks back at; None = all of it but one. Published: 1.
-
-    Raises:
-        BadInput: a value out of its range.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 2048
-    top_p: float = 0.8
-    first_top_k: int | None = None
-    first_top_p: float | None = None
-    context: int | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.choice, self.first  # checks their ranges
-
-    @property
-    def choice(self) -> Choice:
-        """Of all tokens but those of the first window."""
-        return Choice(self.temperature, self.top_k, self.top_p)
-
-    @property
-    def first(self) -> Choice:
-        """Of the first window."""
-        top_k = self.top_k if self.first_top_k is None else self.first_top_k
-        return Choice(self.temperature, top_k, self.top_p if self.first_top_p is None else self.first_top_p)
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> "Drawing":
-        """From names and values. Raises BadInput for a name that is none of the above."""
-        known = [one.name for one in fields(cls)]
-        for name in given or {}:
-            if name not in known:
-                raise BadInput(f"tokens cannot be drawn by '{name}'.{nearest(name, known)}")
-        return cls(**(given or {}))
 
 
 class TatsPipeline(DiffusionPipeline):
@@ -85,15 +44,16 @@ class TatsPipeline(DiffusionPipeline):
         audio_tokenizer: spectrograms <-> ids, for the condition "audio".
         condition: "none", "class", "text" or "audio".
         classes: names of the classes, in order; a prompt then is one of them.
-        audio_tokens: ids that a clip's sound has.
+        audio_tokens: ids that the sound of a latent frame has.
         spacing: latent frames from one frame that the transformer writes to the next; 1 for a base.
         fps: frame rate of the clips that it was trained on.
         clip_size: frames, height and width of these, made unless others are asked for.
         drawing: fields of `Drawing`.
-        tokenizer_hash: of the tokenizer that the transformers were trained with; None takes the one that is given.
+        tokenizer_hash, audio_tokenizer_hash: of the tokenizers that the transformers were trained with; None takes those
+            that are given.
 
     Raises:
-        UnknownModel: the tokenizer is another one than `tokenizer_hash` says.
+        UnknownModel: a tokenizer is another one than its hash says.
         BadSize: networks of other sizes than the tokenizer and the condition make. BadInput: sizes that are missing.
     """
 
@@ -115,6 +75,7 @@ class TatsPipeline(DiffusionPipeline):
         clip_size: list[int] | None = None,
         drawing: dict[str, Any] | None = None,
         tokenizer_hash: str | None = None,
+        audio_tokenizer_hash: str | None = None,
     ):
         super().__init__()
         parts = {
@@ -128,12 +89,10 @@ class TatsPipeline(DiffusionPipeline):
         self.register_to_config(
             **{part: ("longtake", type(network).__name__) for part, network in parts.items() if network is not None}
         )
-        found = tokenizer.content_hash()
-        if tokenizer_hash is not None and found != tokenizer_hash:
-            raise UnknownModel(
-                f"the tokenizer has hash {found[:12]} and the transformer was trained with {tokenizer_hash[:12]}: load the "
-                "tokenizer that belongs to it, or train the transformer on this one"
-            )
+        found = _checked_hash(tokenizer, tokenizer_hash, "tokenizer")
+        heard = None
+        if audio_tokenizer is not None:
+            heard = _checked_hash(audio_tokenizer, audio_tokenizer_hash, "audio tokenizer")
         self.register_to_config(
             condition=condition,
             classes=classes or [],
@@ -143,15 +102,16 @@ class TatsPipeline(DiffusionPipeline):
             clip_size=clip_size or [16, 128, 128],
             drawing=asdict(Drawing.of(drawing)),
             tokenizer_hash=found,
+            audio_tokenizer_hash=heard,
         )
         self._weights: tuple[tuple[tuple[int, int], ...], str] | None = None
         self._check_networks()
 
     @property
     def layout(self) -> Layout:
-        """How the transformers write a clip of the size that they were trained on."""
+        """How the transformer writes a clip of the size that it was trained on."""
         config = self.config
-        _, rows, columns = self.tokenizer.latent_shape(*config.clip_size)
+        frames, rows, columns = self.tokenizer.latent_shape(*config.clip_size)
         audio = 0 if self.audio_tokenizer is None else self.audio_tokenizer.config.codes
         return layout(
             config.condition,
@@ -159,8 +119,15 @@ class TatsPipeline(DiffusionPipeline):
             rows=rows,
             columns=columns,
             classes=len(config.classes),
-            audio=(config.audio_tokens, audio),
+            audio=(frames * config.audio_tokens, audio),
         )
+
+    @property
+    def gap_layout(self) -> Layout:
+        """How the interpolator writes a gap: as the transformer, but for the length of a sound."""
+        own = self.layout
+        heard = self.config.condition == "audio"
+        return replace(own, prefix=(self.config.spacing + 1) * self.config.audio_tokens) if heard else own
 
     def _check_networks(self) -> None:
         own, spacing = self.layout, self.config.spacing
@@ -177,11 +144,23 @@ class TatsPipeline(DiffusionPipeline):
                 )
         if own.frames_of(self.transformer) < 1:
             raise BadSize(f"the transformer has {self.transformer.config.length} positions; expected a latent frame's")
-        published = gap_length(own, spacing) - 1  # without a position for the last token
+        frames, given = self.tokenizer.latent_shape(*self.config.clip_size)[0], self.audio_tokenizer
+        if self.config.condition == "audio" and spacing * (own.frames_of(self.transformer) - 1) + 1 != frames:
+            raise BadSize(
+                f"the transformer has {self.transformer.config.length} positions, which are not those of {frames} latent "
+                "frames and their sound: give the clip_size that it was trained on"
+            )
+        if given is not None and given.stride[0] != self.tokenizer.stride[0]:
+            raise BadSize(
+                f"the audio tokenizer makes ids of {given.stride[0]} frames and the tokenizer of "
+                f"{self.tokenizer.stride[0]}: train them with the same downsample in time"
+            )
+        length = gap_length(self.gap_layout, spacing)
+        published = length - 1  # without a position for the last token
         if self.interpolator is not None and self.interpolator.config.length not in (published, published + 1):
             raise BadSize(
                 f"the interpolator has {self.interpolator.config.length} positions, and a gap of spacing {spacing} has "
-                f"{gap_length(own, spacing)}"
+                f"{length}"
             )
 
     # ------------------------------------------------------------------------------------------------ what is asked
@@ -216,8 +195,9 @@ class TatsPipeline(DiffusionPipeline):
         ):
             if value != only:
                 raise BadInput(f"{name} is {value!r}, and this model draws tokens one by one, without it: leave it out")
-        if self.config.condition == "none" and settings.prompt.strip():
-            raise BadInput(f"prompt is '{settings.prompt[:40]}', and this model is unconditional: leave it empty")
+        without = {"none": "is unconditional", "audio": "hears sound alone"}.get(self.config.condition)
+        if without and settings.prompt.strip():
+            raise BadInput(f"prompt is '{settings.prompt[:40]}', and this model {without}: leave it empty")
         shape = self.tokenizer.latent_shape(settings.frames, settings.height, settings.width)
         own = self.layout
         if shape[1:] != (own.rows, own.columns) and tuple(self.transformer.config.grid or ())[1:] != shape[1:]:
@@ -231,21 +211,15 @@ class TatsPipeline(DiffusionPipeline):
             )
         return shape
 
-    def condition(self, prompt: str, audio: Tensor | None = None) -> Tensor:
-        """The condition's tokens, int64 (1, m).
-
-        Args:
-            prompt: the name of a class, or a text of at most 255 bytes; empty for other conditions.
-            audio: spectrogram (1, 1, T, H, W) in [-1, 1], for "audio".
+    def condition(self, prompt: str) -> Tensor:
+        """The condition's tokens, int64 (1, m): of a class by its name, of a text of at most 255 bytes, or of nothing.
 
         Raises:
-            BadInput, UnknownName: a prompt that is none, or a sound that is missing or of another length.
+            BadInput, UnknownName: a prompt that is none. BadInput: a model that hears sound, see `hear`.
         """
         kind = self.config.condition
-        if (audio is not None) != (kind == "audio"):
-            raise BadInput(
-                f"audio {'is missing' if audio is None else 'was given'}, and this model's condition is '{kind}'"
-            )
+        if kind == "audio":
+            raise BadInput("audio is missing, and this model makes clips to sounds: give one, in a file with --audio")
         if kind == "text":
             return text_tokens([prompt])
         if kind == "class":
@@ -253,12 +227,39 @@ class TatsPipeline(DiffusionPipeline):
             if label == len(self.config.classes):
                 raise BadInput(f"prompt is empty; name one of the {label} classes, such as '{self.config.classes[0]}'")
             return torch.tensor([[label]])
-        if audio is None:
-            return torch.zeros(1, 1, dtype=torch.long)
-        ids = self.audio_tokenizer.encode(audio.to(self.audio_tokenizer.device)).flatten(1).cpu()
-        if ids.shape[1] != self.config.audio_tokens:
-            raise BadInput(f"audio of {ids.shape[1]} tokens; this model reads {self.config.audio_tokens}")
-        return ids
+        return torch.zeros(1, 1, dtype=torch.long)
+
+    def hear(self, heard: Tensor, frames: int) -> tuple[Tensor, Tensor | None]:
+        """A sound's tokens in front of each window (1, S, m), and of each gap (1, G, m') where there are gaps.
+
+        Args:
+            heard: spectrogram (1, 1, T, rows, columns) in [-1, 1]; behind its end it is silent.
+            frames: latent frames of the video.
+
+        Raises:
+            BadInput, BadSize: a spectrogram of another size than the model was trained on.
+        """
+        ears, spacing = self.audio_tokenizer, self.config.spacing
+        keys, window = key_frames(frames, spacing), self.layout.frames_of(self.transformer)
+        starts = [spacing * key for key in range(max(1, keys - window + 1))]
+        found = [stretch_tokens(ears, heard, starts, spacing * (window - 1) + 1)]
+        if self.interpolator is not None:
+            found.append(stretch_tokens(ears, heard, [spacing * key for key in range(max(1, keys - 1))], spacing + 1))
+        if found[0].shape[2] != self.layout.prefix:
+            raise BadInput(f"audio of {found[0].shape[2]} tokens; this model reads {self.layout.prefix}")
+        return found[0], found[1] if len(found) > 1 else None
+
+    def given(self, audio: Audio | None, settings: Settings) -> GivenSound | None:
+        """The sound of a run, None without. Raises BadInput, BadSound: one that is missing, not wanted, or too short."""
+        kind = self.config.condition
+        if audio is None or kind != "audio":
+            if audio is not None:
+                raise BadInput(f"audio was given, and this model's condition is '{kind}': leave it out")
+            return None
+        step, spacing = self.tokenizer.stride[0], self.config.spacing
+        keys = key_frames(settings.frames // step, spacing)
+        reach = max(self.config.clip_size[0], step * (spacing * (keys - 1) + 1))
+        return given_sound(audio, settings.frames, self.config.fps, reach=reach, step=step)
 
     # ------------------------------------------------------------------------------------------------------- a run
 
@@ -274,7 +275,7 @@ class TatsPipeline(DiffusionPipeline):
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = 0,
-        audio: Tensor | None = None,
+        audio: Audio | None = None,
         count: int = 1,
         drawing: Mapping[str, Any] | None = None,
         on_step: Callable[[int, int], None] | None = None,
@@ -282,7 +283,9 @@ class TatsPipeline(DiffusionPipeline):
         """Make clips.
 
         Args:
-            prompt, audio: see `condition`.
+            prompt: see `condition`; empty with a sound.
+            audio: for the condition "audio", and as long as the clip: a file, a `Sound` at 16 kHz, or a spectrogram
+                (1, 1, T, 64, 16) in [-1, 1]. The clip carries it, but for a spectrogram. Each window hears its own frames.
             frames: of the clip, any multiple of the tokenizer's stride in time; None: as many as it was trained on.
             height, width: as it was trained on; larger for a transformer with a table of places of that size.
             seed: clip i of `count` is drawn from seed + i and equals the single clip of that seed.
@@ -292,7 +295,7 @@ class TatsPipeline(DiffusionPipeline):
             negative_prompt, steps, guidance: of other pipelines; only "", 1 and 1 are taken.
 
         Raises:
-            BadInput, BadSize, UnknownName: an argument out of its range, before any network runs.
+            BadInput, BadSize, BadSound, UnknownName: an argument out of its range, before any network runs.
         """
         settings = self.settings(
             prompt,
@@ -307,13 +310,16 @@ class TatsPipeline(DiffusionPipeline):
         )
         settings = replace(settings, count=count)
         shape = self.check(settings)
+        sound = self.given(audio, settings)
+        settings = replace(settings, audio=None if sound is None else sound.source)
         device = self._execution_device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         clock = Clock(device)
-        condition = self.condition(prompt, audio).expand(count, -1).to(device)
+        made = (self.condition(prompt), None) if sound is None else self.hear(sound.spectrogram, shape[0])
+        condition, of_gaps = (None if one is None else one.expand(count, *one.shape[1:]).to(device) for one in made)
         text_seconds = clock.lap()
-        ids = self.draw(condition, shape, settings, on_step)
+        ids = self.draw(condition, shape, settings, on_step, of_gaps=of_gaps)
         draw_seconds = clock.lap()
         whole = self.tokenizer.config.norm == "group"
         pieces = [self.tokenizer.decode(ids)] if whole else self.tokenizer.decode_stream(ids)
@@ -334,7 +340,8 @@ class TatsPipeline(DiffusionPipeline):
             versions=versions(),
             machine=machine(),
         )
-        return VideoOutput(Clip(pixels, self.config.fps), ids, record)
+        carried = None if sound is None else sound.sound
+        return VideoOutput(Clip(pixels, self.config.fps, sound=carried), ids, record)
 
     def draw(
         self,
@@ -342,8 +349,10 @@ class TatsPipeline(DiffusionPipeline):
         shape: tuple[int, int, int],
         settings: Settings,
         on_step: Callable[[int, int], None] | None = None,
+        *,
+        of_gaps: Tensor | None = None,
     ) -> Tensor:
-        """Ids int64 (B, t, h, w) of a condition (B, m), clip i from seed + i."""
+        """Ids int64 (B, t, h, w) of a condition (B, m), or of those of each window and gap, clip i from seed + i."""
         own, spacing, drawing = self.layout, self.config.spacing, Drawing.of(settings.drawing)
         frames, hierarchy = shape[0], self.config.spacing > 1
         drawn = spacing * (key_frames(frames, spacing) - 1) + 1 if hierarchy else frames
@@ -357,7 +366,8 @@ class TatsPipeline(DiffusionPipeline):
         given |= {"first": drawing.first, "context": drawing.context}
         if not hierarchy:
             return slide(self.transformer, own, condition, noise, **given)
-        made = hierarchical(self.transformer, self.interpolator, own, condition, noise, spacing=spacing, **given)
+        given |= {"spacing": spacing, "of_gaps": of_gaps}
+        made = hierarchical(self.transformer, self.interpolator, own, condition, noise, **given)
         return made[:, :frames]
 
     def weights(self) -> str:
@@ -369,6 +379,18 @@ class TatsPipeline(DiffusionPipeline):
         return self._weights[1]
 
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False) -> None:
-        """Write `model_index.json`, with the hash of the tokenizer that is saved. Called by `save_pretrained`."""
-        self.register_to_config(tokenizer_hash=self.tokenizer.content_hash())
+        """Write `model_index.json`, with the hashes of the tokenizers that are saved. Called by `save_pretrained`."""
+        heard = None if self.audio_tokenizer is None else self.audio_tokenizer.content_hash()
+        self.register_to_config(tokenizer_hash=self.tokenizer.content_hash(), audio_tokenizer_hash=heard)
         super().save_config(save_directory, push_to_hub)
+
+
+def _checked_hash(tokenizer: VQGAN3d, trained: str | None, name: str) -> str:
+    """A tokenizer's hash, which is that of the one trained with, where that is known."""
+    found = tokenizer.content_hash()
+    if trained is not None and found != trained:
+        raise UnknownModel(
+            f"the {name} has hash {found[:12]} and the transformer was trained with {trained[:12]}: load the "
+            f"{name} that belongs to it, or train the transformer on this one"
+        )
+    return found

@@ -55,7 +55,8 @@ def slide(
 
     Args:
         gpt: trained with `window_loss` on windows of `layout.frames_of(gpt)` latent frames.
-        condition: int64 (B, m).
+        condition: int64 (B, m); or (B, S, m), one for each of the S windows of the video by the frame that it begins with
+            (sound). A window then begins at S - 1 at the latest, and looks back at more frames there.
         noise: (B, t*u) in [0, 1), one number for each token to be drawn.
         choice: how tokens are drawn. first: how those of the first `context` frames are; None = the same.
         context: p, latent frames that are looked back at, 1 to window - 1; None = window - 1. The published sampler takes 1.
@@ -79,12 +80,20 @@ def slide(
     def sampled(line: Tensor, noise: Tensor, choice: Choice) -> Tensor:
         return sample_tokens(gpt, line, noise, choice=choice, ids=layout.video, on_token=told)
 
-    opening = min(context, frames) * u
-    video = [sampled(condition, noise[:, :opening], first or choice)]
-    for start in range(opening, frames * u, u):
-        past = torch.cat(video, 1)[:, -context * u :]
-        video.append(sampled(torch.cat([condition, past], 1), noise[:, start : start + u], choice))
+    last = frames if condition.ndim == 2 else condition.shape[1] - 1
+    opening = min(context, frames)
+    video = [sampled(window_condition(condition, 0), noise[:, : opening * u], first or choice)]
+    for frame in range(opening, frames):
+        begin = min(frame - context, last)
+        past = torch.cat(video, 1)[:, begin * u :]
+        line = torch.cat([window_condition(condition, begin), past], 1)
+        video.append(sampled(line, noise[:, frame * u : (frame + 1) * u], choice))
     return layout.read(torch.cat(video, 1))
+
+
+def window_condition(condition: Tensor, begin: int) -> Tensor:
+    """The condition (B, m) of the window that begins at a latent frame, of one for all (B, m) or one for each (B, S, m)."""
+    return condition if condition.ndim == 2 else condition[:, begin]
 
 
 def window_places(layout: Layout, grid: tuple[int, int, int], start: tuple[int, int, int], frames: int) -> Tensor:
@@ -145,7 +154,7 @@ def slide_in_space(
         length = layout.prefix + local + run - 1
         made = sample_tokens(
             gpt,
-            torch.cat([condition, past], 1),
+            torch.cat([window_condition(condition, start[0]), past], 1),
             noise[:, drawn : drawn + run],
             choice=choice,
             ids=layout.video,

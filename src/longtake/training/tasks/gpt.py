@@ -1,9 +1,11 @@
 """Train a GPT on the ids of a frozen tokenizer: TATS's base, its key frames (GPT-A), or what fills their gaps (GPT-B).
 
 loss = cross-entropy of the video's tokens, see `longtake.autoregressive.tats`. Ids come from a cache, or clips are encoded
-in every step. Nothing is drawn at random: a clip's loss is the same in every epoch.
+in every step; the ids of a clip's sound, where it is the condition, come with the clip. Nothing is drawn at random: a clip's
+loss is the same in every epoch.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from longtake.autoregressive.tats.drawing import Drawing
 from longtake.autoregressive.tats.hierarchy import fill_gaps, gap_length, gap_loss
 from longtake.autoregressive.tats.layout import layout, text_tokens, window_loss
-from longtake.autoregressive.tats.pipeline import Drawing, TatsPipeline
+from longtake.autoregressive.tats.pipeline import TatsPipeline
 from longtake.autoregressive.tats.windows import slide
 from longtake.backbones.gpt import GPT
 from longtake.backbones.gpt_sampling import draw_noise
+from longtake.data.spectrogram import COLUMNS, ROWS
 from longtake.errors import BadRecipe
 from longtake.tokenizers.vqgan3d import VQGAN3d
 from longtake.training.models import build_gpt, build_tokenizer
+from longtake.training.network_recipes import TokenizerRecipe
 from longtake.training.parallel import World
 from longtake.training.recipe import Recipe
-from longtake.training.sources import Sets, class_names, latent_data, sample_fps
+from longtake.training.sources import Ears, Sets, class_names, latent_data, sample_fps
 from longtake.training.tasks import Batch
 from longtake.video import Clip
 
@@ -30,7 +35,8 @@ from longtake.video import Clip
 class GptTask:
     """See `longtake.training.tasks.Task`.
 
-    Batches hold ``latents``, ids (B, t, h, w), or ``pixels``; with classes ``label``; with texts ``prompt``.
+    Batches hold ``latents``, ids (B, t, h, w), or ``pixels``; with classes ``label``; with texts ``prompt``; with sound
+    ``sound``, ids (B, t', h', w') of what is heard in the frames that are written.
     """
 
     def __init__(self, recipe: Recipe, world: World) -> None:
@@ -41,18 +47,22 @@ class GptTask:
         self.tokenizer = tokenizer.to(world.device).eval().requires_grad_(False)
         frames, rows, columns = self.tokenizer.latent_shape(data.frames, data.height, data.width)
         self.class_names = class_names(data) if own.condition == "class" else ()
+        seen, heard = frames, frames
+        if own.role == "keys":  # what lies behind the last key is neither written nor heard
+            seen = -(-frames // own.spacing)
+            heard = own.spacing * (seen - 1) + 1
+        self.ears = self._ears(heard * tokenizer.stride[0])
         sizes = {"codes": tokenizer.config.codes, "rows": rows, "columns": columns, "classes": len(self.class_names)}
-        self.layout = layout(own.condition, **sizes)
+        self.layout = layout(own.condition, **sizes, audio=self._sound_sizes())
         if own.role == "gaps" and frames != own.spacing + 1:
             need = (own.spacing + 1) * self.tokenizer.stride[0]
             raise BadRecipe(f"data.frames: {data.frames}, and a gap with both its ends has {need}; use {need}.")
         gap = own.role == "gaps"
-        seen = -(-frames // own.spacing) if own.role == "keys" else frames
         length = gap_length(self.layout, own.spacing) if gap else self.layout.window_length(seen)
         if own.init_from is None:
             own = replace(own, config={**own.config, "vocabulary": self.layout.vocabulary, "length": length})
-        trained = self.tokenizer.content_hash()
-        self.gpt: GPT = build_gpt(own, "gpt", "interpolator" if gap else "transformer", trained).to(world.device)
+        trained = self.tokenizer.content_hash(), None if self.ears is None else self.ears.tokenizer.content_hash()
+        self.gpt: GPT = build_gpt(own, "gpt", "interpolator" if gap else "transformer", *trained).to(world.device)
         if (self.gpt.config.vocabulary, self.gpt.config.length) != (self.layout.vocabulary, length):
             raise BadRecipe(
                 f"gpt.init_from: {own.init_from} is of another condition, window or codebook than the recipe."
@@ -63,15 +73,49 @@ class GptTask:
                 raise BadRecipe(
                     "gpt.keys.init_from: missing; gaps are exported with the key frames that they lie between."
                 )
-            self.keys = build_gpt(own.keys, "gpt.keys", "transformer", trained).to(world.device).eval()
+            keys: GPT = build_gpt(own.keys, "gpt.keys", "transformer", *trained).to(world.device).eval()
+            self.keys = keys
+            if keys.config.vocabulary != self.layout.vocabulary:
+                raise BadRecipe(f"gpt.keys.init_from: {own.keys.init_from} is of another condition than the recipe.")
         self.modules: dict[str, nn.Module] = {"gpt": self.gpt}
         self.drawing = Drawing(top_k=own.top_k, top_p=own.top_p, context=own.context)
         self.sets: Sets | None = None
 
+    def _ears(self, frames: int) -> Ears | None:
+        """What hears the sound of so many frames, where sound is the condition."""
+        own = self.recipe.gpt
+        if own.condition != "audio":
+            return None
+        if own.audio.init_from is None:
+            raise BadRecipe("gpt.audio.init_from: missing; the folder of a VQGAN that was trained on data.view: sound.")
+        tokenizer = build_tokenizer(TokenizerRecipe(init_from=own.audio.init_from))
+        if not isinstance(tokenizer, VQGAN3d) or tokenizer.config.channels != 1:
+            raise BadRecipe(
+                f"gpt.audio.init_from: {own.audio.init_from} is no VQGAN of sound; train one, data.view: sound."
+            )
+        if tokenizer.stride[0] != self.tokenizer.stride[0]:
+            raise BadRecipe(
+                f"gpt.audio.init_from: {own.audio.init_from} makes ids of {tokenizer.stride[0]} frames and the tokenizer "
+                f"of {self.tokenizer.stride[0]}; train them with the same downsample in time."
+            )
+        return Ears(tokenizer.eval().requires_grad_(False), frames)
+
+    def _sound_sizes(self) -> tuple[int, int]:
+        """Tokens of the sound that is heard, and its ids."""
+        if self.ears is None:
+            return 0, 0
+        tokenizer = self.ears.tokenizer
+        return math.prod(tokenizer.latent_shape(self.ears.frames, ROWS, COLUMNS)), tokenizer.config.codes
+
+    def _heard_per_frame(self) -> int:
+        """Tokens of the sound of a latent frame; 0 without."""
+        return 0 if self.ears is None else self._sound_sizes()[0] * self.tokenizer.stride[0] // self.ears.frames
+
     def data(self) -> Sets:
         if self.sets is None:
             keep = ("label",) if self.class_names else ()
-            self.sets = latent_data(self.recipe.data, self.recipe.seed, self.tokenizer, self.world, keep)
+            data, seed = self.recipe.data, self.recipe.seed
+            self.sets = latent_data(data, seed, self.tokenizer, self.world, keep, self.ears)
         return self.sets
 
     def begin(self, step: int) -> None:
@@ -102,6 +146,8 @@ class GptTask:
         kind = self.recipe.gpt.condition
         if kind == "class":
             return torch.as_tensor(batch["label"]).to(self.world.device).view(-1, 1)
+        if kind == "audio":
+            return batch["sound"].flatten(1)
         count = len(batch["prompt"])
         tokens = text_tokens(batch["prompt"]) if kind == "text" else torch.zeros(count, 1, dtype=torch.long)
         return tokens.to(self.world.device)
@@ -143,13 +189,18 @@ class GptTask:
         own, data, gpt = self.recipe.gpt, self.recipe.data, modules["gpt"]
         writer: Any = gpt if self.keys is None else self.keys
         spacing = 1 if own.role == "base" else own.spacing
-        frames = spacing * (self.layout.frames_of(writer) - 1) + 1
+        heard = self._heard_per_frame()
+        # A window of W frames has the sound of spacing (W - 1) + 1 in front, all but the last of its tokens behind.
+        over = writer.config.length + 1 - (self.layout.prefix if not heard else heard * (1 - spacing))
+        frames = spacing * (over // (self.layout.per_frame + spacing * heard) - 1) + 1
         TatsPipeline(
             self.tokenizer,
             writer,
             gpt if own.role == "gaps" else None,  # pyright: ignore[reportArgumentType]
+            None if self.ears is None else self.ears.tokenizer,
             condition=own.condition,
             classes=list(self.class_names),
+            audio_tokens=heard,
             spacing=spacing,
             fps=sample_fps(self.data()[1][0]),
             clip_size=[frames * self.tokenizer.stride[0], data.height, data.width],

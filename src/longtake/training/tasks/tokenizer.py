@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from longtake.errors import BadRecipe
 from longtake.tokenizers.discriminator import PatchDiscriminator, fixed, hinge_discriminator
 from longtake.tokenizers.losses import TokenizerLoss
 from longtake.tokenizers.statistics import measure_statistics
@@ -27,6 +28,8 @@ class TokenizerTask:
 
     def __init__(self, recipe: Recipe, world: World) -> None:
         self.recipe, self.world = recipe, world
+        if recipe.data.view == "sound":
+            raise BadRecipe("data.view: sound has ids; use tokenizer.kind: vqgan.")
         self.vae = build_tokenizer(recipe.tokenizer).to(world.device)
         self.vae.latent_shape(recipe.data.frames, recipe.data.height, recipe.data.width)  # BadSize before anything runs
         if recipe.tokenizer.train == "decoder":

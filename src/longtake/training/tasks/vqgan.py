@@ -18,14 +18,14 @@ from longtake.tokenizers.vqgan_loss import VqganLoss
 from longtake.training.models import build_tokenizer
 from longtake.training.parallel import World
 from longtake.training.recipe import Recipe, check_arguments
-from longtake.training.sources import Sets, pixel_data
+from longtake.training.sources import Sets, item_size, pixel_data
 from longtake.training.tasks import Batch
 from longtake.training.tasks.tokenizer import side_by_side
 from longtake.video import Clip
 
 
 class VqganTask:
-    """See `longtake.training.tasks.Task`. Batches hold ``pixels`` (B, 3, T, H, W) in [-1, 1]."""
+    """See `longtake.training.tasks.Task`. Batches hold ``pixels`` (B, C, T, H, W) in [-1, 1], C 3, or 1 of sound."""
 
     def __init__(self, recipe: Recipe, world: World) -> None:
         self.recipe, self.world, own = recipe, world, recipe.tokenizer
@@ -37,12 +37,18 @@ class VqganTask:
         if world.kind in ("fsdp", "hsdp"):
             raise BadRecipe(f"parallel.kind: {world.kind}; two players and a codebook are trained whole, use ddp.")
         self.tokenizer: VQGAN3d = build_tokenizer(own).to(world.device)
-        self.tokenizer.latent_shape(recipe.data.frames, recipe.data.height, recipe.data.width)  # BadSize at once
+        self.tokenizer.latent_shape(*item_size(recipe.data))  # BadSize at once
+        channels, sounds = self.tokenizer.config.channels, recipe.data.view == "sound"
+        if channels != (1 if sounds else 3):
+            what = "a spectrogram has 1" if sounds else "a picture has 3"
+            raise BadRecipe(f"tokenizer.config.channels: {channels}, and {what}.")
         check_arguments(VqganLoss, own.loss, "tokenizer.loss")
         self.criterion = VqganLoss(**own.loss)
+        if sounds and self.criterion.perceptual:
+            raise BadRecipe("tokenizer.loss.perceptual: its features are those of pictures; leave it at 0 for sound.")
         self.modules: dict[str, nn.Module] = {"tokenizer": self.tokenizer}
         check_arguments(PatchDiscriminator, own.discriminator, "tokenizer.discriminator")
-        settings = {"norm": "batch", **own.discriminator}
+        settings = {"norm": "batch", "in_channels": channels, **own.discriminator}
         for name, dims in (("frames", 2), ("clips", 3)):
             self.modules[name] = PatchDiscriminator(**{**settings, "dims": dims}).to(world.device)
         if world.size > 1 and world.device.type == "cuda":  # elsewhere each process has statistics of its own
