@@ -1,7 +1,7 @@
 """TATS, sound: a clip made to a sound bounces when the sound does.
 
-Statement: with the ids of a sound in front of the window's tokens (arXiv 2204.03638, section 4.4), the motion events
-of a generated clip fall within two frames of the sound's events more often than of another sound's.
+Statement: with the ids of a sound in front of the window's tokens (the audio condition of arXiv 2204.03638), the motion
+events of a generated clip fall within two frames of the sound's events more often than of another sound's.
 Measured: tats-sound-tiny (clips of a ball that bounces or rolls, 16 frames of 32x32 at 16 a second, one second; tokenizers
 of 256 and 128 codes, base of 4 blocks of width 128), trained from each seed. A clip for each of 96 sounds of held-out scenes
 that have a contact between frames 1.5 and 13.5, where a turn can be seen on both sides. Bounces are read off the pixels of

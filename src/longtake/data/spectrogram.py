@@ -6,7 +6,7 @@
     columns    16 of each frame: read, by linear interpolation, at the middles of 16 equal parts of its time
     scale      decibels, -80 to 0 -> -1 to 1; what is fainter is -1
 
-The sizes are those of TATS (arXiv 2204.03638), whose code does not fix the rest for every data set: ours.
+64x16 values a frame in [-1, 1] are TATS's (arXiv 2204.03638); windows, hop, rows and decibels are our choice.
 """
 
 import torch
