@@ -53,7 +53,7 @@ def test_each_player_moves_by_its_own_loss(players):
     alone = alone + 4 * (feature_matching(d2(f), d2(f_real)) + feature_matching(d3(coded.pixels), d3(CLIP)))
     alone.backward()
     for name, weight in tokenizer.named_parameters():
-        torch.testing.assert_close(own[name], weight.grad, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(own[name], weight.grad, atol=1e-4, rtol=1e-3)  # biases before a batch norm: rounding
 
 
 def test_before_the_discriminators_join_they_are_not_asked(players):
