@@ -13,6 +13,7 @@ from longtake.training.muon import Muon
 from longtake.training.recipe import OptimizerRecipe
 
 THIN = 16  # rows or columns
+HIDDEN = nn.Linear | nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d
 _STATE = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), Muon: ("momentum_buffer",)}
 
 
@@ -30,7 +31,7 @@ def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
             for index in range(len(inner))
         )
         for inner_name, inner in module.named_modules():
-            if not (isinstance(inner, nn.Linear | nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d) and f"{inner_name}.".startswith(blocks)):
+            if not (isinstance(inner, HIDDEN) and f"{inner_name}.".startswith(blocks)):
                 continue
             if min(inner.weight.flatten(1).shape) >= THIN:
                 names.add(f"{name}.{inner_name}.weight")
