@@ -96,7 +96,9 @@ def _encode(pixels: Tensor, rate: Fraction, suffix: str, codec: str, crf: int, s
     if settings.pixel_format == "yuv420p":
         height, width = height + height % 2, width + width % 2
     buffer = BytesIO()
-    with av.open(buffer, "w", format=_container_format(suffix)) as container:
+    # Matroska marks a file and its tracks with random numbers, unless it is told to leave them out.
+    marks = {"fflags": "+bitexact"} if suffix.lower() in (".mkv", ".webm") else {}
+    with av.open(buffer, "w", format=_container_format(suffix), container_options=marks) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, settings.pixel_format
         stream.thread_type, stream.thread_count = "FRAME", _THREADS
