@@ -223,7 +223,8 @@ def test_a_zip_of_frames(tmp_path: Path, write_frames: Callable[..., Tensor]) ->
     data = folder(tmp_path / "d.zip", small(folder_fps=10.0))
     assert (data.layout, len(data)) == ("L5", 2)
     assert data[1]["fps"] == pytest.approx(10.0)
-    batch = next(iter(DataLoader(data, batch_size=2, num_workers=1)))
+    # a process of its own, not a fork of this one, whose threads may hold locks that nobody would release in it
+    batch = next(iter(DataLoader(data, batch_size=2, num_workers=1, multiprocessing_context="spawn")))
     for index in range(2):
         start_of({"pixels": batch["pixels"][index]}, frames[index])
 
