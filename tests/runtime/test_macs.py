@@ -65,6 +65,19 @@ def test_a_batch_of_two_costs_twice_and_the_count_is_of_each_form():
     assert costs(tiny, *tiny.draw(size=(8, 4))) > 2 * one - tiny.network.config.num_layers * 4 * 5 * 24 * 24 * 2
 
 
+def test_calls_alike_are_counted_once_while_a_stack_is_attached(monkeypatch):
+    tiny, counted = build("wan"), []
+    monkeypatch.setattr("longtake.runtime.conductor.counting", lambda view: counted.append(view) or counting(view))
+    with Stack([Whole()]).attach(tiny.network) as stack:
+        totals = []
+        for _ in range(3):
+            sample(tiny, *tiny.draw(), stack)
+            totals.append(stack.receipts[0].macs_dense)
+        assert len(counted) == 2 and len(set(totals)) == 1  # one of each branch
+        sample(tiny, *tiny.draw(batch=2), stack)
+        assert len(counted) == 4 and stack.receipts[0].macs_dense == 2 * totals[0]
+
+
 def test_words_that_a_network_leaves_out_cost_nothing():
     """Mochi attends to the words of each clip alone, so its costs depend on the prompt and not on its length alone."""
     tiny = build("mochi")

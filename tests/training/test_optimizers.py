@@ -82,3 +82,10 @@ def test_tied_and_plain_layers_outside_lists_stay_with_adam():
 def test_thin_matrices_stay_with_adam():
     blocks = nn.ModuleList([nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 3), nn.Linear(3, 32), nn.Conv2d(2, 16, 3))])
     assert hidden_matrices({"m": nn.ModuleDict({"blocks": blocks})}) == {"m.blocks.0.0.weight", "m.blocks.0.3.weight"}
+
+
+def test_muon_takes_transposed_convolutions_inside_blocks():
+    blocks = nn.ModuleList(
+        [nn.Sequential(nn.Conv3d(16, 16, 3), nn.ConvTranspose3d(16, 16, 4), nn.ConvTranspose3d(2, 16, 4))]
+    )
+    assert hidden_matrices({"m": nn.ModuleDict({"blocks": blocks})}) == {"m.blocks.0.0.weight", "m.blocks.0.1.weight"}
