@@ -50,7 +50,14 @@ class PatchDiscriminator(nn.Module):
         self.layers.append(nn.Sequential(convolution(before, 1, 4, padding=2)))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """See the class."""
+        """See the class. On CPUs always in float32: torch 2.13's bfloat16 gradient of the last but one 3-D weight is now
+        and then 1e30 and more there, whatever the data."""
+        if pixels.device.type != "cpu":
+            return self._judged(pixels)
+        with torch.autocast("cpu", enabled=False):
+            return self._judged(pixels.float())
+
+    def _judged(self, pixels: Tensor) -> list[Tensor]:
         x, made = pixels.contiguous(memory_format=self.format), []
         for layer in self.layers:
             x = layer(x)
