@@ -3,10 +3,11 @@ import torch
 
 from longtake.data.latent_cache import cache_latents
 from longtake.errors import BadData, BadInput, BadRecipe
+from longtake.tokenizers.vqgan3d import VQGAN3d
 from longtake.training.batches import Stream
 from longtake.training.parallel import World
 from longtake.training.recipe import data_parts, resolve
-from longtake.training.sources import Preloaded, Windows, latent_data, pixel_data
+from longtake.training.sources import LatentWindows, Preloaded, Windows, latent_data, pixel_data
 from longtake.video import write_clip
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -94,6 +95,28 @@ def test_a_cache_folder_of_latents_is_data_and_belongs_to_its_tokenizer(tmp_path
     other.content_hash = lambda: "another" * 4
     with pytest.raises(BadData, match="another"):
         latent_data(own, 0, other, WORLD)
+
+
+def test_windows_of_cached_ids_move_with_the_epoch(tmp_path):
+    vqgan = VQGAN3d(codes=64, code_width=8, base_width=4, downsample=(2, 4, 4)).eval()
+    with torch.no_grad():
+        vqgan.quantizer.begin(torch.randn(64, 8, 1, 1, 1), torch.Generator().manual_seed(0))
+    own = {"count": 3, "held_out": 1, "cache": str(tmp_path), "options": {"relations": ["alone"]}}
+    whole = latent_data(data(**own, frames=16), 0, vqgan, WORLD, ("label",))[0][0]
+    asked = data(**own, frames=4, rendered_frames=16, cut="latents")
+    (train,), held_out = latent_data(asked, 0, vqgan, WORLD, ("label",))
+    assert isinstance(train, LatentWindows)
+    assert (len(train), len(held_out)) == (3, 1)
+    ids, starts = whole[1]["latents"], set()
+    for epoch in range(12):
+        item = train[(epoch, 1)]
+        assert item["label"] == whole[1]["label"]
+        assert torch.equal(item["latents"], train[(epoch, 1)]["latents"])
+        starts |= {s for s in range(7) if torch.equal(item["latents"], ids[s : s + 2])}
+    assert len(starts) > 3
+    for tokenizer, fields in ((Halves(), own), (vqgan, {**own, "cache": None}), (vqgan, {**own, "kind": "latents"})):
+        with pytest.raises(BadRecipe, match=r"data\.cut"):
+            latent_data(data(**{**fields, "frames": 4, "rendered_frames": 16, "cut": "latents"}), 0, tokenizer, WORLD)
 
 
 def test_data_that_cannot_be_had_is_refused(tmp_path, videos):

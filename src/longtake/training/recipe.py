@@ -44,6 +44,9 @@ class DataRecipe:
     preload: int = 0  # videos: decode so many windows of each item at the start and keep them in memory; 0: none
     count: int = 100_000  # scenes: how many
     rendered_frames: int | None = None  # scenes: frames of a rendered clip, of which ``frames`` in a row are taken
+    cut: str = one_of(
+        "pixels", "latents"
+    )  # latents: these are taken anew in every epoch from the cached ids of whole clips
     held_out: int = 64  # clips kept out of training, for validation; videos and latents: at most a quarter of them
     options: dict[str, Any] = field(default_factory=dict)  # fields of SceneOptions or FolderOptions
     cache: str | None = None  # folder to render scenes, or to encode latents, into once; None: in every epoch again

@@ -109,6 +109,8 @@ def _latents(
     from longtake.data.latent_cache import CachedLatents, cache_latents
     from longtake.tokenizers.vqgan3d import VQGAN3d
 
+    if data.cut == "latents":
+        return _cut(data, seed, tokenizer, world, keep if ears is None else (*keep, "sound"))
     discrete = isinstance(tokenizer, VQGAN3d)
     read = {"seed": seed, "dtype": torch.int64 if discrete else torch.float32}
     if data.view == "sound":
@@ -149,6 +151,25 @@ def _latents(
             )
     barrier(world)
     return CachedLatents(folder / names[0], **read), CachedLatents(folder / names[1], **read)
+
+
+def _cut(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequence[str]) -> Pair:
+    """Windows of the cached ids of whole clips."""
+    from longtake.tokenizers.vqgan3d import VQGAN3d
+
+    if not isinstance(tokenizer, VQGAN3d) or data.kind != "scenes" or data.cache is None or set(keep) - {"label"}:
+        raise BadRecipe(
+            "data.cut: latents; only the ids that a VQGAN makes of rendered scenes, without their sound, and kept in "
+            "data.cache, can be cut; use pixels."
+        )
+    whole = replace(data, frames=data.rendered_frames or data.frames, rendered_frames=None, cut="pixels")
+    if whole.frames < data.frames:
+        raise BadRecipe(f"data.rendered_frames: {whole.frames} frames hold no window of {data.frames}.")
+    frames = tokenizer.latent_shape(data.frames, data.height, data.width)[0]
+    train, held_out = (
+        LatentWindows(part, frames, seed) for part in _latents(whole, seed, tokenizer, world, keep, None)
+    )
+    return train, held_out
 
 
 def class_names(data: DataRecipe) -> tuple[str, ...]:
@@ -316,6 +337,25 @@ class Windows(Dataset[dict[str, Any]]):
         if "sound" in item:
             item = {**item, "sound": item["sound"][:, window]}
         return {**item, "pixels": item["pixels"][:, window]}
+
+
+class LatentWindows(Dataset[dict[str, Any]]):
+    """Random stretches of ``frames`` latent frames of cached ids; which one is a pure function of (seed, epoch, index).
+
+    They equal the ids of the stretch's own pixels as far as the tokenizer does not know where in a clip a frame lies.
+    """
+
+    def __init__(self, dataset: Any, frames: int, seed: int) -> None:
+        self.dataset, self.frames, self.seed = dataset, frames, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        item = self.dataset[key]
+        starts = len(item["latents"]) - self.frames + 1
+        start = mix_seed(self.seed, 4, *split_key(key, len(self))) % starts
+        return {**item, "latents": item["latents"][start : start + self.frames]}
 
 
 class Preloaded(Dataset[dict[str, Any]]):
