@@ -16,24 +16,23 @@ the detector could not show it.
     python claims/tats_sound.py [--steps 3000] [--tokenizer-steps 1000] [--scenes 4000] [--seeds 0 1 2] [--clips 96]
                                 [--cache DIR] [--out FILE]
 
-Trainings and clips are kept in the cache, and an interrupted run goes on with them.
+Trainings run on a GPU where there is one. Trainings and clips are kept in the cache, and an interrupted run goes on with
+them.
 """
 
 import argparse
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 
 import torch
 from rich.progress import track
 from safetensors.torch import load_file, save_file
+from support import kept, machines, write_result
 from torch import Tensor
 
 import longtake
 from longtake.data.scenes import Scene, SceneOptions, render_scenes, sample_scene, scene_sound, sound_events
 from longtake.evaluation.bounces import bounces, heard_and_seen, heights
-from longtake.pipelines.records import machine, versions
 from longtake.training import train
 from longtake.training.recipe import load_recipe
 
@@ -136,30 +135,29 @@ def main() -> None:
     truth = render_scenes(scenes, DATA.frames, DATA.height, DATA.width, fps=DATA.fps or 8.0)
     renders = scored(truth, heard)
     show("renders", renders)
-    rows = []
-    for seed in given.seeds:
-        rows.append(scored(clips_to(scenes, seed, given), heard))
+    rows, files = [], [folder(seed, given) / f"measured-{given.clips}.json" for seed in given.seeds]
+    for seed, file in zip(given.seeds, files, strict=True):
+        rows.append(kept(file, lambda seed=seed: scored(clips_to(scenes, seed, given), heard)))
         show(f"seed {seed}", rows[-1])
     verdict = judged(rows, renders)
     print(verdict)
-    result = {
-        "name": "tats_sound",
-        "statement": "A clip made to a sound bounces within two frames of its contacts more often than of another sound's.",
-        "verdict": verdict,
-        "thresholds": THRESHOLDS,
-        "seeds": given.seeds,
-        "steps": given.steps,
-        "tokenizer_steps": given.tokenizer_steps,
-        "scenes": given.scenes,
-        "clips": given.clips,
-        "renders": renders,
-        "rows": rows,
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(
+        given.out,
+        {
+            "name": "tats_sound",
+            "statement": "A clip made to a sound bounces within two frames of its contacts more often than of another's.",
+            "verdict": verdict,
+            "thresholds": THRESHOLDS,
+            "seeds": given.seeds,
+            "steps": given.steps,
+            "tokenizer_steps": given.tokenizer_steps,
+            "scenes": given.scenes,
+            "clips": given.clips,
+            "renders": renders,
+            "rows": rows,
+            "trained_on": machines(files),
+        },
+    )
 
 
 def show(name: str, row: dict[str, float]) -> None:

@@ -18,16 +18,19 @@ def velocity_errors(
     """Mean squared error of the velocity at each noise level, on the same noise for every network.
 
     Args:
-        network: a class-conditional one that predicts velocities, in eval mode.
+        network: a class-conditional one that predicts velocities, in eval mode, on any device.
         latents: (B, C, T, H, W), clean. labels: (B,), their classes.
         levels: sigma in [0, 1]. seed: of the noise.
     """
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-    found = []
+    device, found = next(network.parameters()).device, []
+    latents, noise, labels = latents.to(device), noise.to(device), labels.to(device)
     for level in levels:
         total = 0.0
         for x, e, of_class in zip(latents.split(BATCH), noise.split(BATCH), labels.split(BATCH), strict=True):
-            made = network(torch.lerp(x, e, level), torch.full((len(x),), level * TIMESTEPS), labels=of_class)
+            made = network(
+                torch.lerp(x, e, level), torch.full((len(x),), level * TIMESTEPS, device=device), labels=of_class
+            )
             total += float((made - (e - x)).square().mean()) * len(x) / len(latents)
         found.append(total)
     return found
