@@ -17,21 +17,19 @@ The paper's networks have 28 blocks, the starter has 8.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
+from support import write_result
 from torch import Tensor
 
 import longtake
 from longtake.data.scenes import SceneOptions, sample_scene
 from longtake.methods.caches.delta_dit import DeltaDiT
-from longtake.pipelines.records import machine, versions
 from longtake.runtime.method import Block, Here
 
 FIRST_SEED = 530_000
@@ -165,14 +163,9 @@ def main() -> None:
         "seeds": [0, args.clips - 1],
         "steps": args.steps,
         "weights": pipe.weights(),
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.out, result)
     draw(found, curves, IMAGE if args.out.parent.name == "results" else args.out.with_suffix(".png"))
-    print("written:", args.out)
 
 
 if __name__ == "__main__":

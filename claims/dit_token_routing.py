@@ -22,18 +22,16 @@ Finished trainings in the cache are taken as they are, and a stopped one goes on
 """
 
 import argparse
-import json
 import math
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from support import write_result
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d, pad
 from torch.utils.data import Dataset
 
-from longtake.pipelines.records import machine, versions
 from longtake.recognition.token_routing import RoutedFeatures, TokenRoutingBackbone, draw_grid
 from longtake.training.launch import run
 from longtake.training.recipe import Recipe, resolve
@@ -262,13 +260,8 @@ def main() -> None:
         "passed": passed,
         "networks": {name: one["config"] for name, one in networks().items()},
         "found": found,
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps(result, indent=1) + "\n")
-    print("written:", chosen.out)
+    write_result(chosen.out, result)
 
 
 def compared(found: dict[str, list[dict[str, float]]]) -> dict[str, list[bool]]:

@@ -13,7 +13,7 @@ Thresholds: in every seed the share at trained levels is within 0.02 of its targ
 targets, and at 0.7 it is at most 5 % above dense. `holds` when all are met, `does not hold` when one of them is missed in
 every seed, else `inconclusive`.
 
-    python claims/dydit_plus_plus.py [--model starter-latte] [--steps 1560] [--seeds 0 1 2] [--device cpu]
+    python claims/dydit_plus_plus.py [--model starter-latte] [--steps 400] [--seeds 0 1 2] [--device cpu]
                                      [--cache DIR] [--out FILE]
 
 Trainings run on a GPU where there is one; seconds are always a CPU's. Trainings and measurements in the cache are taken as
@@ -280,7 +280,7 @@ def main() -> None:
     """Train, measure, print, write the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="starter-latte")
-    parser.add_argument("--steps", type=int, default=1560)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu", help="where errors and shares are measured")
     parser.add_argument("--cache", type=Path, default=Path("runs/dydit-claim"))

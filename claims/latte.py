@@ -20,12 +20,12 @@ Finished trainings in the cache are taken as they are, so that an interrupted st
 import argparse
 import json
 import statistics
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from support import write_result
 
 from longtake.data.scenes import SceneDataset, SceneOptions
 from longtake.diffusion.gaussian import GaussianDiffusion
@@ -34,7 +34,6 @@ from longtake.evaluation.protocol import find_protocol
 from longtake.evaluation.readback.of_classes import clips_of_classes, read_classes
 from longtake.evaluation.sources import SceneSource, TensorSource
 from longtake.pipelines import load
-from longtake.pipelines.records import machine, versions
 from longtake.training.launch import run
 from longtake.training.recipe import Recipe, resolve
 from longtake.video import to_uint8
@@ -191,14 +190,9 @@ def main() -> None:
         "seeds": args.seeds,
         "steps": args.steps,
         "found": found,
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.out, result)
     draw(found, IMAGE if args.out.parent.name == "results" else args.out.with_suffix(".png"))
-    print("written:", args.out)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,14 @@ Threshold: `holds` when `FVD[scenes-3d]` rises from each level to the next of ea
 """
 
 import argparse
-import json
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from support import write_result
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
@@ -32,7 +30,6 @@ from longtake.data.scenes import Scene, SceneOptions, render_scenes, sample_scen
 from longtake.evaluation.measure import measure
 from longtake.evaluation.results import Value
 from longtake.evaluation.sources import TensorSource
-from longtake.pipelines.records import machine, versions
 from longtake.video import to_uint8
 
 FIRST_SEED = 1_000_000
@@ -215,16 +212,6 @@ def draw(curves: list[dict[str, dict[str, list[float]]]], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def write(path: Path, record: dict) -> None:
-    """Indented JSON, with a list of numbers on one line."""
-    text = json.dumps(record, indent=1)
-    text = re.sub(
-        r"\[[\s\d.,e+-]*\]", lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]", text
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=512, help="of each of the two sets")
@@ -267,12 +254,9 @@ def main() -> None:
         "seeds": options.seeds,
         "clips": options.clips,
         "clips_for_flow_and_pairs": options.few,
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    write(options.out, record)
-    print("written:", options.out, options.image)
+    write_result(options.out, record)
+    print("written:", options.image)
 
 
 if __name__ == "__main__":

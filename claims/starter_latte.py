@@ -21,11 +21,11 @@ Numbers of a model are kept in the cache by its weights. The copy is trained by
 import argparse
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from support import write_result
 
 import longtake
 from longtake.data.scenes import SceneDataset, SceneOptions, render_scenes, sample_scene
@@ -34,7 +34,6 @@ from longtake.evaluation.measure import measure
 from longtake.evaluation.protocol import find_protocol
 from longtake.evaluation.readback.of_classes import clips_of_classes, read_classes
 from longtake.evaluation.sources import SceneSource, TensorSource
-from longtake.pipelines.records import machine, versions
 from longtake.video import to_uint8
 
 OPTIONS = SceneOptions(relations=("alone",))
@@ -120,13 +119,8 @@ def main() -> None:
         "seeds": [1000 * label for label in sorted(set(labels))],
         "steps": chosen.steps,
         "guidance": chosen.guidance,
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps(result, indent=1) + "\n")
-    print("written:", chosen.out)
+    write_result(chosen.out, result)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,17 @@ There is no baseline: the detector's accuracy on real renders is the ceiling, ch
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from support import write_result
 
 import longtake
 from longtake.data.scenes import SceneOptions, render_scenes, sample_scene
 from longtake.evaluation.readback import ATTRIBUTES, score_readings
 from longtake.evaluation.readback.fitting import shipped_detector
-from longtake.pipelines.records import machine, versions
 
 FIRST_SEED = 500_000
 """Held-out scenes are drawn from here on; the detector's own test uses other seeds."""
@@ -102,13 +100,8 @@ def main() -> None:
         "weights": pipe.weights(),
         "seconds_per_clip": round(seconds, 3),
         "misses": misses,
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print("written:", args.out)
+    write_result(args.out, result)
 
 
 @torch.no_grad()

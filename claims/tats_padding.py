@@ -16,15 +16,13 @@ that, else `inconclusive`.
 """
 
 import argparse
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from support import write_result
 from torch import Tensor, nn
 
-from longtake.pipelines.records import machine, versions
 from longtake.tokenizers.discriminator import PatchDiscriminator
 from longtake.tokenizers.vqgan3d import VQGAN3d
 from longtake.tokenizers.vqgan_loss import VqganLoss
@@ -142,12 +140,8 @@ def main() -> None:
         "steps": given.steps,
         "chance": 0.25,
         "rows": rows,
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(given.out, result)
 
 
 if __name__ == "__main__":

@@ -16,19 +16,17 @@ and order 2 at most the error of order 1; `does not hold` when one of the two is
 """
 
 import argparse
-import json
 import statistics
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from support import write_result
 from torch import Tensor
 
 import longtake
 from longtake.data.scenes import SceneOptions, sample_scene
 from longtake.methods.caches.taylorseer import TaylorSeer
-from longtake.pipelines.records import machine, versions
 
 FIRST_SEED = 520_000
 INTERVALS = (2, 3, 4, 5, 6, 8, 10)
@@ -155,14 +153,9 @@ def main() -> None:
         "seeds": [0, args.clips - 1],
         "steps": args.steps,
         "weights": pipe.weights(),
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.out, result)
     draw(curves, IMAGE if args.out.parent.name == "results" else args.out.with_suffix(".png"))
-    print("written:", args.out)
 
 
 if __name__ == "__main__":

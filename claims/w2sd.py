@@ -28,7 +28,6 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from matplotlib.figure import Figure
+from support import write_result
 from torch import Tensor, nn
 
 import longtake
@@ -48,7 +48,6 @@ from longtake.evaluation.protocol import find_protocol
 from longtake.evaluation.readback.of_classes import clips_of_classes, read_classes
 from longtake.evaluation.sources import SceneSource, TensorSource
 from longtake.methods.sampling.w2sd import W2SD, equal_evaluations
-from longtake.pipelines.records import machine, versions
 from longtake.runtime import Family, ModelView, StepInfo, TokenGrid
 from longtake.runtime.stack import Stack
 from longtake.training.checkpoints import find_checkpoint
@@ -300,13 +299,8 @@ def main() -> None:
         "pair": {name: longtake.load(folder).weights() for name, folder in pair.items() if folder},
         "clips": chosen.clips,
         "found": measured,
-        "machine": machine(),
-        "versions": versions(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps(result, indent=1) + "\n")
-    print("written:", chosen.out)
+    write_result(chosen.out, result)
 
 
 if __name__ == "__main__":

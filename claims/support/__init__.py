@@ -1,6 +1,7 @@
 """What claims have in common: the result that is written, and measurements that are kept between runs."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,8 +33,13 @@ def machines(paths: list[Path]) -> list[dict[str, Any]]:
 
 
 def write_result(out: Path, result: dict[str, Any]) -> None:
-    """Write a claim's result with this machine, the versions and the date."""
+    """Write a claim's result with this machine, the versions and the date; a list of numbers is one line."""
     facts = {"machine": machine(), "versions": versions(), "date": datetime.now(UTC).date().isoformat()}
+    text = re.sub(
+        r"\[[\s\d.,e+-]*\]",
+        lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]",
+        json.dumps({**result, **facts}, indent=1),
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**result, **facts}, indent=1) + "\n")
+    out.write_text(text + "\n")
     print("written:", out)
