@@ -230,7 +230,7 @@ def _scenes(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ())
         root = str(Path(data.cache) / f"scenes-{rendered}x{data.height}x{data.width}{_rate_name(data)}")
         if world.main:
             Path(data.cache).mkdir(parents=True, exist_ok=True)
-            prerender(root, data.count, chosen, **size, workers=data.workers)
+            prerender(root, data.count, chosen, **size, workers=data.workers, device=world.device.type)
         barrier(world)
     sound = "alone" if alone else "beside" if "sound" in keep else "none"
     also = {"semantics": "instances" in keep, "labels": "label" in keep, "sound": sound}

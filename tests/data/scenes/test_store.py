@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from longtake.data.order import draw_prompt
-from longtake.data.scenes import SceneDataset, SceneOptions, ground_truth, prerender, render_scenes, sample_scene
+from longtake.data.scenes import SceneDataset, SceneOptions, ground_truth, prerender, render_scenes, sample_scene, store
 from longtake.data.scenes.store import CLASSES, SceneIndex, read_index, write_index
 from longtake.errors import BadData, BadOutput
 
@@ -26,6 +26,22 @@ def test_a_clip_of_a_shard_is_the_scene_of_its_seed(tmp_path):
     assert stored.shape == (5, 3, 12, 20, 3) and stored.dtype == np.uint8
     wanted = render_scenes([sample_scene(43)], 3, 12, 20)[0]  # (3, T, H, W)
     assert (torch.from_numpy(stored[3]).permute(3, 0, 1, 2) / 127.5 - 1 - wanted).abs().max() < 0.51 / 127.5
+
+
+def test_clips_rendered_together_are_those_rendered_one_by_one(monkeypatch):
+    monkeypatch.setattr(store, "TOGETHER", 2)
+    index = SceneIndex(first_seed=40, count=5, **SMALL)
+    for clip, made in zip((4, 0, 3), store._rendered_together(index, [4, 0, 3], "cpu"), strict=True):
+        assert torch.equal(made, index.render(clip))
+
+
+@pytest.mark.gpu
+def test_a_gpu_renders_the_same_shards(tmp_path):
+    for device in ("cpu", "cuda"):
+        fill(tmp_path / device, device=device)
+    for name in ("pixels-000000.npy", "pixels-000002.npy", "pixels-000004.npy"):
+        a, b = (np.load(tmp_path / device / name).astype(int) for device in ("cpu", "cuda"))
+        assert np.abs(a - b).max() <= 1
 
 
 def test_an_item_is_the_same_stored_or_rendered_on_access(tmp_path):

@@ -12,7 +12,7 @@ that can be opened and that the next run completes.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ CLASSES = (tuple(COLOURS), SHAPES, MOTIONS)
 """What "classes" of an item of `SceneDataset` index."""
 SOUNDS = ("none", "beside", "alone")
 """Whether items of `SceneDataset` hold sound, and pictures."""
+TOGETHER = 25
+"""Clips that a GPU renders at a time."""
 INSTANCE_SCALE = 4
 """Pixels on a side of what an entry of "instances" stands for."""
 
@@ -131,6 +133,7 @@ def prerender(
     fps: float = FPS,
     shard: int = 250,
     workers: int = 0,
+    device: str = "cpu",
     progress: bool = True,
 ) -> SceneIndex:
     """Render clips into shards; go on if some are there.
@@ -142,7 +145,9 @@ def prerender(
         count: clips; clip ``i`` is ``sample_scene(first_seed + i, options)``.
         frames, height, width, fps: of every clip.
         shard: clips per file, the most that an interruption loses.
-        workers: processes that render; 0 renders in this one.
+        workers: processes that render; 0 renders in this one. A GPU renders in this one, whatever they are.
+        device: where, "cpu" or "cuda", which made the same bytes of the clips that were compared (4,000 clips of 64 frames
+            of 64x64 take an H200 8 seconds).
 
     Returns:
         The index of the folder, of which at least `count` clips are rendered.
@@ -164,7 +169,10 @@ def prerender(
     write_index(out, index)
     missing = [start for start in index.starts if start < count and _stored(out, index, start) is None]
     clips = [clip for start in missing for clip in range(start, start + index.shard_shape(start)[0])]
-    rendered = iter(DataLoader(_Renderer(index), batch_size=None, sampler=clips, num_workers=workers))
+    if device == "cpu":
+        rendered = iter(DataLoader(_Renderer(index), batch_size=None, sampler=clips, num_workers=workers))
+    else:
+        rendered = _rendered_together(index, clips, device)
     bar = iter(track(range(len(clips)), "Rendering", disable=not progress))
     for start in missing:
         pixels = np.empty(index.shard_shape(start), np.uint8)
@@ -305,6 +313,14 @@ class SceneDataset(Dataset[dict[str, Any]]):
         if start in self._maps:
             return torch.from_numpy(self._maps[start][index - start].copy())
         return self.index.render(index)
+
+
+def _rendered_together(index: SceneIndex, clips: list[int], device: str) -> Iterator[Tensor]:
+    """Clips as bytes, `TOGETHER` of them at a time."""
+    for first in range(0, len(clips), TOGETHER):
+        scenes = [index.scene(clip) for clip in clips[first : first + TOGETHER]]
+        pixels = render_scenes(scenes, index.frames, index.height, index.width, fps=index.fps, device=device)
+        yield from to_uint8(pixels).cpu()
 
 
 class _Renderer(Dataset[Tensor]):
