@@ -127,6 +127,7 @@ def test_data_that_cannot_be_had_is_refused(tmp_path, videos):
         ({"kind": "videos", "root": str(videos), "stride": 0}, BadInput, "stride"),
         ({"options": {"shape": ["ball"]}}, BadRecipe, r"data\.options\.shape.*'shapes'"),
         ({"rendered_frames": 3}, BadRecipe, "rendered_frames"),
+        ({"cut": "latents"}, BadRecipe, r"data\.cut"),
     ):
         with pytest.raises(error, match=words):
             pixel_data(data(**fields), 0, WORLD)

@@ -98,6 +98,8 @@ def _pixels(data: DataRecipe, seed: int, world: World, keep: Sequence[str] = ())
         raise BadRecipe(f"data.kind: {data.kind}; sound is that of scenes, use kind scenes.")
     if data.kind == "latents":
         raise BadRecipe("data.kind: a tokenizer is trained on pixels; use scenes or videos.")
+    if data.cut == "latents":
+        raise BadRecipe("data.cut: latents; a tokenizer is trained on pixels; use pixels.")
     if data.kind == "images":
         raise BadRecipe("data.kind: images are for the task classifier; use scenes or videos.")
     return _videos(data, seed) if data.kind == "videos" else _scenes(data, seed, world, keep)
