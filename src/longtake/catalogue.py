@@ -97,7 +97,7 @@ SYSTEMS: tuple[System, ...] = (
     System("flexdit", "FlexDiT", "methods/dynamic", "2412.06028",
            "a token density that changes along depth and along denoising time",
            module="longtake.methods.dynamic.flexdit", claim="flexdit", page="docs/systems/flexdit.md",
-           missing="longer fine-tuning, times on a GPU"),
+           missing="times on a GPU"),
     System("dydit-plus-plus", "DyDiT and DyDiT++", "methods/dynamic", "2504.06803 2410.03456",
            "a DiT that chooses its width per timestep and skips easy tokens in its MLPs",
            module="longtake.methods.dynamic.dydit", claim="dydit_plus_plus", page="docs/systems/dydit-plus-plus.md",
