@@ -4,8 +4,9 @@ Statement (arXiv 2204.03638): a time-agnostic tokenizer and a hierarchy of trans
 make clips of more than a thousand that stay with their class and their looks.
 Measured: clips of 1,028 frames at 16 a second, as many of every class; in each of their 32 windows of 32 frames, of which
 every second is looked at (16 frames at 8 a second, what the detector and the metric's network were trained on), the share
-whose shape, whose motion, and both are read back, with those of held-out renders beside; FVD[scenes-3d] of the windows of
-each quarter of the clips against held-out renders of these scenes.
+whose shape, whose motion, and both are read back, with those of held-out renders beside, and the share whose colour, which
+nothing but the clip itself says, is still that of the first window; FVD[scenes-3d] of the windows of each quarter of the
+clips against held-out renders of these scenes.
 Baselines: the base of the same recipe, of equal size and training, with a sliding window that looks back at three latent
 frames, and at one as published. It is not shipped; `--base` names its folder.
 Thresholds: over the hierarchy's last 4 windows the share of both is at least 0.9 of that over its first 4, and not below
@@ -34,6 +35,7 @@ from longtake.data.scenes import SceneDataset, SceneOptions
 from longtake.data.scenes.classes import class_names
 from longtake.evaluation.measure import measure
 from longtake.evaluation.protocol import find_protocol
+from longtake.evaluation.readback.fitting import shipped_detector
 from longtake.evaluation.readback.of_classes import read_classes
 from longtake.evaluation.sources import SceneSource, TensorSource
 from longtake.video import to_uint8
@@ -82,6 +84,11 @@ def look(clips: Tensor, labels: list[int], chosen: argparse.Namespace) -> dict[s
     """Shares of each window, and the FVD of each quarter."""
     parts = windows(clips)
     shares = [read_classes(floats(part), labels, OPTIONS) for part in parts]
+    colours = [
+        [one.objects[0].colour for one in shipped_detector().read(floats(part), [1] * len(part))] for part in parts
+    ]
+    for share, seen in zip(shares, colours, strict=True):
+        share["colour kept"] = mean(float(a == b) for a, b in zip(colours[0], seen, strict=True))
     data = SceneDataset(options=HELD_OUT, first_seed=FIRST_SEED, count=RENDERS, frames=WINDOW // STRIDE, plain=True)
     distances = []
     for quarter in range(4):
@@ -100,15 +107,16 @@ def ends(found: dict[str, Any]) -> tuple[float, float]:
 
 def draw(found: dict[str, dict[str, Any]], ceiling: float) -> None:
     """The drift curves."""
-    figure = Figure(figsize=(10, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     for name, one in found.items():
-        shares = torch.tensor(one["shares"]["class"])
-        smooth = shares.unfold(0, 4, 1).mean(-1)
-        left.plot(range(WINDOW * 2, WINDOW * 2 + WINDOW * len(smooth), WINDOW), smooth, label=name)
+        for axes, what in ((left, "class"), (middle, "colour kept")):
+            smooth = torch.tensor(one["shares"][what]).unfold(0, 4, 1).mean(-1)
+            axes.plot(range(WINDOW * 2, WINDOW * 2 + WINDOW * len(smooth), WINDOW), smooth, label=name)
         right.plot([1, 2, 3, 4], one["FVD[scenes-3d]"], marker="o", label=name)
     left.axhline(ceiling, color="grey", linestyle=":", label="renders")
     left.set(xlabel="frame", ylabel="shape and motion read back", ylim=(0, 1.02))
+    middle.set(xlabel="frame", ylabel="colour of the first window", ylim=(0, 1.02))
     right.set(xlabel="quarter of the clip", ylabel="FVD[scenes-3d]", xticks=[1, 2, 3, 4], ylim=(0, None))
     left.legend()
     figure.savefig(IMAGES / "tats-drift.png", dpi=100)

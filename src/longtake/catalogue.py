@@ -130,7 +130,7 @@ SYSTEMS: tuple[System, ...] = (
     System("tats", "TATS", "autoregressive", "2204.03638",
            "long video from short clips: time-agnostic 3-D VQGAN, hierarchical transformer",
            module="longtake.autoregressive.tats", claim="tats_padding", page="docs/systems/tats.md",
-           missing="its claim of the hierarchy has not been run, a trained model, trainings on sound, times and memory"),
+           missing="a hierarchy that beats its base, a shipped model that hears, times on a GPU"),
     System("jpeg-lm", "JPEG-LM / AVC-LM", "autoregressive", "2408.08459",
            "a plain Llama that writes JPEG (image) or H.264 (video) file bytes"),
     System("divot", "Divot", "tokenizers", "2412.04432",
