@@ -23,7 +23,7 @@ def velocity_errors(
         levels: sigma in [0, 1]. seed: of the noise.
     """
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-    device, found = next(network.parameters()).device, []
+    device, found = next(network.parameters(), latents).device, []  # one without weights works where the latents are
     latents, noise, labels = latents.to(device), noise.to(device), labels.to(device)
     for level in levels:
         total = 0.0
