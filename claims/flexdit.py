@@ -225,7 +225,7 @@ def main() -> None:
         chosen.out,
         {
             "name": "flexdit",
-            "statement": "Converted and fine-tuned for a tenth of its steps, a small Latte costs less and loses little.",
+            "statement": "Fine-tuned for some per cent of its steps, a converted Latte costs less and loses little.",
             "verdict": verdict,
             "thresholds": {
                 "saving": 0.3, "error over dense": 1.05, "error": "below one module, fixed and merged"

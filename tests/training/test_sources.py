@@ -7,7 +7,7 @@ from longtake.tokenizers.vqgan3d import VQGAN3d
 from longtake.training.batches import Stream
 from longtake.training.parallel import World
 from longtake.training.recipe import data_parts, resolve
-from longtake.training.sources import LatentWindows, Preloaded, Windows, latent_data, pixel_data
+from longtake.training.sources import Preloaded, Windows, latent_data, pixel_data
 from longtake.video import write_clip
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -105,7 +105,7 @@ def test_windows_of_cached_ids_move_with_the_epoch(tmp_path):
     whole = latent_data(data(**own, frames=16), 0, vqgan, WORLD, ("label",))[0][0]
     asked = data(**own, frames=4, rendered_frames=16, cut="latents")
     (train,), held_out = latent_data(asked, 0, vqgan, WORLD, ("label",))
-    assert isinstance(train, LatentWindows)
+    assert isinstance(train, Windows)
     assert (len(train), len(held_out)) == (3, 1)
     ids, starts = whole[1]["latents"], set()
     for epoch in range(12):

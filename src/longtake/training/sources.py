@@ -168,9 +168,7 @@ def _cut(data: DataRecipe, seed: int, tokenizer: Any, world: World, keep: Sequen
     if whole.frames < data.frames:
         raise BadRecipe(f"data.rendered_frames: {whole.frames} frames hold no window of {data.frames}.")
     frames = tokenizer.latent_shape(data.frames, data.height, data.width)[0]
-    train, held_out = (
-        LatentWindows(part, frames, seed) for part in _latents(whole, seed, tokenizer, world, keep, None)
-    )
+    train, held_out = (Windows(part, frames, seed) for part in _latents(whole, seed, tokenizer, world, keep, None))
     return train, held_out
 
 
@@ -320,31 +318,15 @@ class Heard(Dataset[dict[str, Any]]):
         return {**item, "sound": ids}
 
 
+TIME_AXES = {"pixels": 1, "latents": 0, "instances": 0, "sound": 1}
+"""Where time is in an item's tensors; "latents" are ids (t, h, w), the only ones that are cut."""
+
+
 class Windows(Dataset[dict[str, Any]]):
-    """Random stretches of ``frames`` frames of longer clips; which one is a pure function of (seed, epoch, index)."""
+    """Random stretches of ``frames`` frames of longer clips; which one is a pure function of (seed, epoch, index).
 
-    def __init__(self, dataset: Any, frames: int, seed: int) -> None:
-        self.dataset, self.frames, self.seed = dataset, frames, seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        item = self.dataset[key]
-        starts = item["pixels"].shape[1] - self.frames + 1
-        start = mix_seed(self.seed, 4, *split_key(key, len(self))) % starts
-        window = slice(start, start + self.frames)
-        if "instances" in item:
-            item = {**item, "instances": item["instances"][window]}
-        if "sound" in item:
-            item = {**item, "sound": item["sound"][:, window]}
-        return {**item, "pixels": item["pixels"][:, window]}
-
-
-class LatentWindows(Dataset[dict[str, Any]]):
-    """Random stretches of ``frames`` latent frames of cached ids; which one is a pure function of (seed, epoch, index).
-
-    They equal the ids of the stretch's own pixels as far as the tokenizer does not know where in a clip a frame lies.
+    Of cached ids they are stretches of latent frames, which equal the ids of the stretch's own pixels as far as the
+    tokenizer does not know where in a clip a frame lies.
     """
 
     def __init__(self, dataset: Any, frames: int, seed: int) -> None:
@@ -355,9 +337,11 @@ class LatentWindows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         item = self.dataset[key]
-        starts = len(item["latents"]) - self.frames + 1
+        axes = {name: axis for name, axis in TIME_AXES.items() if name in item}
+        first = next(iter(axes))
+        starts = item[first].shape[axes[first]] - self.frames + 1
         start = mix_seed(self.seed, 4, *split_key(key, len(self))) % starts
-        return {**item, "latents": item["latents"][start : start + self.frames]}
+        return {**item, **{name: item[name].narrow(axis, start, self.frames) for name, axis in axes.items()}}
 
 
 class Preloaded(Dataset[dict[str, Any]]):
