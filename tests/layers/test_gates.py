@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from longtake.layers.gates import budget_at, decided_gates, drawn_gates
+from longtake.layers.gates import budget_at, decided_gates, drawn_gates, settled_gates
 
 
 def test_drawn_gates_are_exactly_zero_or_one_and_as_likely_as_the_sigmoid() -> None:
@@ -28,6 +28,15 @@ def test_an_open_gate_stays_open_and_decided_ones_have_a_threshold_at_zero() -> 
     generator = torch.Generator().manual_seed(3)
     assert drawn_gates(torch.full((10_000,), 35.0), 5.0, generator).min() == 1
     assert decided_gates(torch.tensor([-1e-6, 0.0, 1e-6])).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_settled_gates_are_decided_ones_that_learn() -> None:
+    logits = torch.randn(64, generator=torch.Generator().manual_seed(6)).requires_grad_()
+    gates = settled_gates(logits, 2.0)
+    assert torch.equal(gates, decided_gates(logits))
+    gates.sum().backward()
+    soft = torch.sigmoid(logits.detach() / 2.0)
+    torch.testing.assert_close(logits.grad, soft * (1 - soft) / 2.0)
 
 
 def test_generators_of_rows_draw_for_each_row_what_it_would_draw_alone() -> None:

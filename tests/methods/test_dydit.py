@@ -170,6 +170,18 @@ def test_gates_are_drawn_by_each_samples_seed_and_learn():
         call(made)
 
 
+def test_settled_gates_are_those_in_use_and_learn():
+    made = unsettled(to_dydit(latte()))
+    with torch.no_grad():
+        used = call(made)
+    made.train()
+    with made.drawing([1, 2], settled=True) as routing:
+        output = call(made)
+    torch.testing.assert_close(output, used, atol=1e-5, rtol=1e-4)
+    (output.square().mean() + budget_term(share_of(routing.spent), 0.5)).backward()
+    assert all(m.linear.weight.grad.abs().sum() > 0 for m in made.modules() if isinstance(m, WidthRouter))
+
+
 def test_gradient_checkpointing_draws_the_same_gates_again():
     made = unsettled(to_dydit(latte())).train()
     grads = []
@@ -199,8 +211,11 @@ def test_reordering_is_exact_and_sorts():
     network = latte()
     largest_first(network)
     attention, feed = network.blocks[0].attentions["space"], network.blocks[0].ffn
-    for first, second, repeats in ((attention.qkv, attention.out, 3), (feed.up, feed.down, 1)):
-        norms = unit_norms(first, second, 4, repeats)
+    for first, second, units, repeats in (
+        (attention.qkv, attention.out, 4, 3),
+        (feed.up, feed.down, feed.up.out_features, 1),  # so groups of them are sorted too
+    ):
+        norms = unit_norms(first, second, units, repeats)
         assert (norms.diff() <= 0).all() and norms[0] > norms[-1]
 
 

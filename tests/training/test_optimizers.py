@@ -50,6 +50,24 @@ def test_decay_is_for_matrices_only():
         assert group["weight_decay"] == (0.1 if group["params"][0].ndim >= 2 else 0.0)
 
 
+def test_what_decides_may_have_a_rate_of_its_own():
+    class Decides(nn.Linear):
+        steers = True
+
+    def grouped(**fields):
+        modules = {"net": Net(0.0)}
+        modules["net"].blocks.append(Decides(16, 16))
+        weights = {f"net.{n}": p for n, p in modules["net"].named_parameters()}
+        adam, *muon = build_optimizers(modules, weights, OptimizerRecipe(name="muon", lr=1e-3, **fields))
+        assert sum(len(group["params"]) for one in (adam, *muon) for group in one.param_groups) == len(weights)
+        own = (weights["net.blocks.2.weight"], weights["net.blocks.2.bias"])
+        groups = [group for weight in own for group in adam.param_groups if any(p is weight for p in group["params"])]
+        return [(group["base_lr"], group["weight_decay"]) for group in groups]
+
+    assert grouped() == [(1e-3, 0.0)]  # its matrix is one of Muon's
+    assert grouped(router_lr=1e-2) == [(1e-2, 0.01), (1e-2, 0.0)]
+
+
 def test_set_rate_scales_each_groups_own_rate():
     _, _, (adam, muon) = build(lr=1e-3, muon_lr=4e-3)
     set_rate([adam, muon], 0.5)

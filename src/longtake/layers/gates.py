@@ -27,9 +27,14 @@ def drawn_gates(
     z = logits.float()
     # The difference of two Gumbel draws is one logistic draw.
     u = _uniform(z, generator).clamp(1e-7, 1 - 1e-7)
-    soft = torch.sigmoid((z + u.log() - (-u).log1p()) / temperature)
-    hard = (soft > 0.5).float()
-    return hard + (soft - soft.detach())  # in this order: the bracket is exactly 0
+    return settled_gates(z + u.log() - (-u).log1p(), temperature)
+
+
+def settled_gates(logits: Tensor, temperature: float) -> Tensor:
+    """As `decided_gates`, with the gradient of sigmoid(logits / temperature); float32."""
+    z = logits.float()
+    soft = torch.sigmoid(z / temperature)
+    return decided_gates(z) + (soft - soft.detach())  # in this order: the bracket is exactly 0
 
 
 def decided_gates(logits: Tensor) -> Tensor:

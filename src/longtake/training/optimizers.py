@@ -3,7 +3,12 @@
 Muon orthogonalises the momentum of a whole matrix, which is meant for hidden layers. Input and output projections,
 embeddings, norms, biases and thin matrices (routers, adapters of low rank) keep AdamW. Muon's update is scaled to the
 size that AdamW's has, so one learning rate serves both.
+
+Modules that decide what is computed (they say so, `steers = True`) may have a rate of their own: their logits begin far
+from a decision, and at the rate of the rest a short training ends before they get there.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,17 +43,29 @@ def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
     return names
 
 
+def steering_weights(modules: dict[str, nn.Module]) -> set[str]:
+    """Names of the parameters of modules that decide what is computed."""
+    return {
+        f"{name}.{inner_name}.{weight}"
+        for name, module in modules.items()
+        for inner_name, inner in module.named_modules()
+        if getattr(inner, "steers", False)
+        for weight, _ in inner.named_parameters()
+    }
+
+
 def build_optimizers(
     modules: dict[str, nn.Module], parameters: dict[str, nn.Parameter], recipe: OptimizerRecipe
 ) -> list[Optimizer]:
     """Return the optimisers of the named parameters; each group keeps its own rate as ``base_lr``."""
-    matrices = hidden_matrices(modules) if recipe.name == "muon" else set()
+    steering = steering_weights(modules) if recipe.router_lr is not None else set()
+    matrices = hidden_matrices(modules) - steering if recipe.name == "muon" else set()
     muon = [p for name, p in parameters.items() if name in matrices]
-    rest = [p for name, p in parameters.items() if name not in matrices]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for rate, names in ((recipe.lr, parameters.keys() - matrices - steering), (recipe.router_lr, steering)):
+        own = [p for name, p in parameters.items() if name in names]
+        for large, decay in ((True, recipe.weight_decay), (False, 0.0)):
+            groups.append({"params": [p for p in own if (p.ndim >= 2) == large], "weight_decay": decay, "lr": rate})
     optimizers: list[Optimizer] = []
     if any(group["params"] for group in groups):
         groups = [group for group in groups if group["params"]]

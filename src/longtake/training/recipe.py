@@ -65,6 +65,8 @@ class BudgetRecipe:
     hold: int = 100  # steps at a share of 1, at first
     fall: int = 1000  # steps over which it then falls
     whole: int = 30_000  # steps in which the network with everything on is trained beside, at the same cost again
+    temperature: float = 5.0  # of the gradients of its decisions; the lower, the fewer are in question at a time
+    settle: int | None = None  # steps after which it decides without noise, as it does in use; None: never
 
 
 @dataclass
@@ -93,6 +95,7 @@ class OptimizerRecipe:
     name: str = one_of("adamw", "muon")
     lr: float = 1e-3  # AdamW's rate
     muon_lr: float | None = None  # Muon's rate, on AdamW's scale (RMS-matched); None: the same as lr
+    router_lr: float | None = None  # AdamW's rate for what decides what is computed, such as routers; None: as the rest
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     weight_decay: float = 0.01  # on matrices only

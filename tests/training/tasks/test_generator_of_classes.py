@@ -229,6 +229,27 @@ def test_a_dynamic_network_is_converted_held_to_its_budget_and_gone_on_with(reci
     run(recipe(tmp_path / "more", predicts, start=tmp_path / "dy" / "export", samples={"every": 0}, steps=2))
 
 
+@pytest.mark.parametrize("settle", [None, 5])
+def test_gates_are_noisy_until_they_settle(recipe, settle):
+    budget = {"share": 0.5, "whole": 0, "temperature": 1.0, "settle": settle}
+    task = GeneratorTask(recipe(backbone={"dydit": {"starts": [0.5, 0.5]}}, objective={"budget": budget}), WORLD)
+    (part,), _ = task.data()
+    batch = torch.utils.data.default_collate([part[0], part[1]])
+    drawn = []
+
+    def shares(step):
+        task.begin(step)
+        for seed in (1, 2, 3):  # the same noise levels and noise each time, other seeds of the gates
+            task.backbone.drawing = lambda seeds, by=seed, **how: draw([one + by for one in seeds], **how)
+            drawn.append(float(task.loss(batch, [7, 8])[1]["share"]))
+        return len(set(drawn[-3:]))
+
+    draw = task.backbone.drawing
+    task.backbone.train()
+    assert shares(4) > 1
+    assert (shares(5) == 1) == (settle == 5)
+
+
 def test_strata_take_their_turns(recipe):
     task = GeneratorTask(recipe(objective={"strata": 4}), WORLD)
     before = []
@@ -244,6 +265,7 @@ def test_strata_take_their_turns(recipe):
         ({"backbone": {"dydit": {"td_lora": {"rang": 2}}}}, "backbone.dydit.td_lora.rang: unknown key.*rank"),
         ({"backbone": {"dydit": {"starts": [1.0]}}}, "backbone.dydit: starts"),
         ({"backbone": {"dydit": {}, "flexdit": STAGED}}, "flexdit and dydit would both choose tokens"),
+        ({"objective": {"budget": {"temperature": 0}}}, "temperature: 0.*above 0"),
         ({"objective": {"budget": {"share": 0.5}}}, "objective.budget.share: only for networks of backbone.dydit"),
         ({"backbone": {"flexdit": STAGED, "config": {"depth": 4}}, "objective": {"strata": 2}}, "strata"),
     ],

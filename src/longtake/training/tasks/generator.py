@@ -102,6 +102,8 @@ class GeneratorTask:
             raise BadRecipe("objective.alignment: not beside backbone.dydit; set it to 0.")
         if objective.budget.share < 1 and not dynamic:
             raise BadRecipe("objective.budget.share: only for networks of backbone.dydit; set it to 1.")
+        if objective.budget.temperature <= 0:
+            raise BadRecipe(f"objective.budget.temperature: {objective.budget.temperature}; use a number above 0.")
         if objective.strata > 1 and hasattr(self.backbone, "stage_of"):
             raise BadRecipe("objective.strata: a network of backbone.flexdit draws batches of one stage; set it to 1.")
         if objective.images and (self.takes_frames or self.vae.stride[0] != 1):
@@ -154,7 +156,9 @@ class GeneratorTask:
         """Loss of a network that chooses its width and tokens: its error, that with everything on, and its budget's."""
         budget = self.recipe.objective.budget
         target = budget_at(self.step, budget.share, budget.hold, budget.fall)
-        with self.backbone.drawing([seed ^ 8 for seed in seeds]) as routing:
+        settled = budget.settle is not None and self.step >= budget.settle
+        own_seeds = [seed ^ 8 for seed in seeds]
+        with self.backbone.drawing(own_seeds, settled=settled, temperature=budget.temperature) as routing:
             each, _, _ = self.error(latents, noise, sigma, asked)
         own, share = each.mean(), share_of(routing.spent)
         loss = own + budget_term(share, target)

@@ -22,7 +22,14 @@ from longtake.layers.gates import decided_gates
 from longtake.methods.dynamic.dydit import hybrid, latte
 from longtake.methods.dynamic.dydit.costs import Calls
 from longtake.methods.dynamic.dydit.reordering import largest_first
-from longtake.methods.dynamic.dydit.routing import TOKEN_BIAS, WIDTH_BIAS, Routing, TokenRouter, WidthRouter
+from longtake.methods.dynamic.dydit.routing import (
+    TEMPERATURE,
+    TOKEN_BIAS,
+    WIDTH_BIAS,
+    Routing,
+    TokenRouter,
+    WidthRouter,
+)
 from longtake.methods.dynamic.dydit.td_lora import add_td_lora
 from longtake.runtime import BlockForm, Blocks, Part, StepInfo, TokenGrid
 from longtake.runtime.receipts import Receipt
@@ -47,12 +54,21 @@ class _Dynamic(Converted):
                     module.requires_grad_(True)
 
     @contextmanager
-    def drawing(self, seeds: Sequence[int] | None) -> Iterator[Routing]:
-        """A call inside draws its gates, those of each sample from its seed; None = everything is on.
+    def drawing(
+        self, seeds: Sequence[int] | None, *, settled: bool = False, temperature: float = TEMPERATURE
+    ) -> Iterator[Routing]:
+        """A call inside draws its gates and passes gradients through them.
 
-        Yields what was decided, whose cost `costs.share_of` tells, with gradients.
+        Args:
+            seeds: of each sample's noise; None = everything is on.
+            settled: gates are those of use, without noise.
+            temperature: of the gradients, above 0; large ones reach gates whose logits are far from 0.
+
+        Yields:
+            What was decided, whose cost `costs.share_of` tells, with gradients.
         """
-        self._drawn = Routing(torch.empty(0), seeds, whole=seeds is None)
+        whole = seeds is None
+        self._drawn = Routing(torch.empty(0), seeds, whole=whole, settled=settled, temperature=temperature)
         try:
             yield self._drawn
         finally:

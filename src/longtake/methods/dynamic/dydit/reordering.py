@@ -1,4 +1,4 @@
-"""Heads and groups of hidden features in another order: the same function, with the largest weights first."""
+"""Heads and hidden features in another order: the same function, with the largest weights first."""
 
 from typing import Any
 
@@ -13,9 +13,10 @@ from longtake.methods.dynamic.dydit.slicing import places
 
 @torch.no_grad()
 def largest_first(network: Any) -> None:
-    """Sort the heads of every self-attention, and the hidden features' groups (as many), of one of our networks.
+    """Sort the heads of every self-attention, and the hidden features of every feed-forward network, of one of our networks.
 
-    What counts is the sum of squares of all weights that a head or a group has.
+    Features are sorted one by one, so that equal groups of them go from the most to the least. What counts is the sum of
+    squares of all weights that a head or a feature has.
     """
     units = network.config.heads
     for module in network.modules():
@@ -26,7 +27,7 @@ def largest_first(network: Any) -> None:
         elif isinstance(module, SingleAttention):
             _sort([(module.joint.qkv, module.joint.out)], module.attend.site.heads, 3)
         elif isinstance(module, FeedForward) and module.up.out_features % units == 0:
-            _sort([(module.up, module.down)], units, 1)
+            _sort([(module.up, module.down)], module.up.out_features, 1)
 
 
 def unit_norms(first: nn.Linear, second: nn.Linear | None, units: int, repeats: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from longtake.errors import BadInput
-from longtake.layers.gates import decided_gates, drawn_gates
+from longtake.layers.gates import decided_gates, drawn_gates, settled_gates
 from longtake.layers.linear import Linear
 from longtake.layers.modulation import linear_fp32
 
@@ -92,8 +92,10 @@ class Routing:
 
     Args:
         time: (B, D) float32, embedded.
-        seeds: of each sample's noise; None = decide without noise.
+        seeds: of each sample's noise; None = decide without noise and without gradients.
         whole: everything is on.
+        settled: decide without noise, with gradients.
+        temperature: of the gates' gradients.
         moment: the timestep of all samples, None where they differ.
         widths: number of a router -> what is on for all samples; None where samples differ, or gradients are wanted.
         spent: what was done, by the name of the attention or feed-forward network.
@@ -102,6 +104,8 @@ class Routing:
     time: Tensor
     seeds: Sequence[int] | None = None
     whole: bool = False
+    settled: bool = False
+    temperature: float = TEMPERATURE
     moment: float | None = None
     widths: dict[int, tuple[int, ...]] | None = None
     spent: dict[str, Spent] = field(default_factory=dict)
@@ -118,7 +122,9 @@ class Routing:
     def _gates(self, logits: Tensor, number: int) -> Tensor:
         if self.whole:
             return torch.ones_like(logits, dtype=torch.float32)
+        if self.settled:
+            return settled_gates(logits, self.temperature)
         if self.seeds is None:
             return decided_gates(logits)
         seeds = [(seed + (number + 1) * 0x9E3779B97F4A7C15) % 2**63 for seed in self.seeds]
-        return drawn_gates(logits, TEMPERATURE, [torch.Generator().manual_seed(seed) for seed in seeds])
+        return drawn_gates(logits, self.temperature, [torch.Generator().manual_seed(seed) for seed in seeds])
