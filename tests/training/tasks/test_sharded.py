@@ -16,8 +16,10 @@ from longtake.tokenizers.vqgan3d import VQGAN3d
 from longtake.training.curves import read_curve
 from longtake.training.launch import train
 
+# It leaves without taking the interpreter down: a thread of gloo that lets go of its last tensor meanwhile aborts the
+# process ("terminate called without an active exception", pytorch issue 190489; it happened here once).
 PROGRAM = """
-import sys, torch
+import os, sys, torch
 torch.set_num_threads(1)
 from longtake.training import train
 torch.distributed.init_process_group("gloo")
@@ -28,6 +30,9 @@ for kind in ("ddp", "fsdp"):
             continue
         train(recipe, [f"out={sys.argv[1]}/{name}-{kind}", f"parallel.kind={kind}"])
 torch.distributed.destroy_process_group()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(0)
 """
 
 
