@@ -164,7 +164,7 @@ def recipe(name: str, seed: int, rank: int, chosen: argparse.Namespace) -> Recip
         "tokenizer": {"init_from": "starter", "per_frame": True},
         "objective": {"sigmas": "mode", "shift": SHIFT, "strata": 4, "budget": budget if dynamic else {}},
         "backbone": {"kind": "latte", "init_from": chosen.model, "dydit": dydit if dynamic else None},
-        "optimizer": {"name": "muon", "lr": 5e-4, "muon_lr": 1e-3, "router_lr": 1e-2},
+        "optimizer": {"name": "muon", "lr": 5e-4, "muon_lr": 1e-3, "router_lr": 1e-2 if dynamic else None},
         "schedule": {"name": "cosine", "warmup": 20},
         "ema": {"decay": 0.99},
         "checkpoint": {"every": 100},

@@ -101,7 +101,7 @@ SYSTEMS: tuple[System, ...] = (
     System("dydit-plus-plus", "DyDiT and DyDiT++", "methods/dynamic", "2504.06803 2410.03456",
            "a DiT that chooses its width per timestep and skips easy tokens in its MLPs",
            module="longtake.methods.dynamic.dydit", claim="dydit_plus_plus", page="docs/systems/dydit-plus-plus.md",
-           missing="longer fine-tuning, the version for FLUX, times on a GPU"),
+           missing="the version for FLUX, times on a GPU"),
     System("dit-token-routing", "DiT (dynamic token routing)", "recognition", "2308.03409",
            "a vision backbone in which every token picks its own path through scales and depth",
            module="longtake.recognition.token_routing", claim="dit_token_routing",

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from toy import Net
 
+from longtake.errors import BadRecipe
 from longtake.training.optimizers import build_optimizers, hidden_matrices, optimizer_tensors, set_rate
 from longtake.training.recipe import OptimizerRecipe
 
@@ -66,6 +67,8 @@ def test_what_decides_may_have_a_rate_of_its_own():
 
     assert grouped() == [(1e-3, 0.0)]  # its matrix is one of Muon's
     assert grouped(router_lr=1e-2) == [(1e-2, 0.01), (1e-2, 0.0)]
+    with pytest.raises(BadRecipe, match="router_lr: nothing"):
+        build(router_lr=1e-2)
 
 
 def test_set_rate_scales_each_groups_own_rate():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from longtake.errors import BadRecipe
 from longtake.training.muon import Muon
 from longtake.training.recipe import OptimizerRecipe
 
@@ -46,9 +47,9 @@ def hidden_matrices(modules: dict[str, nn.Module]) -> set[str]:
 def steering_weights(modules: dict[str, nn.Module]) -> set[str]:
     """Names of the parameters of modules that decide what is computed."""
     return {
-        f"{name}.{inner_name}.{weight}"
+        f"{inner_name}.{weight}"
         for name, module in modules.items()
-        for inner_name, inner in module.named_modules()
+        for inner_name, inner in module.named_modules(prefix=name)
         if getattr(inner, "steers", False)
         for weight, _ in inner.named_parameters()
     }
@@ -57,8 +58,14 @@ def steering_weights(modules: dict[str, nn.Module]) -> set[str]:
 def build_optimizers(
     modules: dict[str, nn.Module], parameters: dict[str, nn.Parameter], recipe: OptimizerRecipe
 ) -> list[Optimizer]:
-    """Return the optimisers of the named parameters; each group keeps its own rate as ``base_lr``."""
-    steering = steering_weights(modules) if recipe.router_lr is not None else set()
+    """Return the optimisers of the named parameters; each group keeps its own rate as ``base_lr``.
+
+    Raises:
+        BadRecipe: a rate for routers, and no router is trained.
+    """
+    steering = steering_weights(modules) & parameters.keys() if recipe.router_lr is not None else set()
+    if recipe.router_lr is not None and not steering:
+        raise BadRecipe("optimizer.router_lr: nothing that is trained here decides what is computed; leave it out.")
     matrices = hidden_matrices(modules) - steering if recipe.name == "muon" else set()
     muon = [p for name, p in parameters.items() if name in matrices]
     groups: list[dict[str, Any]] = []
