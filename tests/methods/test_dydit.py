@@ -182,6 +182,19 @@ def test_settled_gates_are_those_in_use_and_learn():
     assert all(m.linear.weight.grad.abs().sum() > 0 for m in made.modules() if isinstance(m, WidthRouter))
 
 
+def test_the_temperature_changes_what_routers_learn_and_nothing_else():
+    made = unsettled(to_dydit(latte())).train()
+    outputs, grads = [], []
+    for temperature in (5.0, 1.0):
+        made.zero_grad()
+        with made.drawing([1, 2], temperature=temperature) as routing:
+            outputs.append(call(made))
+        share_of(routing.spent).backward()
+        grads.append(torch.cat([m.linear.bias.grad for m in made.modules() if isinstance(m, WidthRouter)]))
+    assert torch.equal(*outputs)
+    assert (grads[0] - grads[1]).abs().max() > 0.1 * grads[0].abs().max()
+
+
 def test_gradient_checkpointing_draws_the_same_gates_again():
     made = unsettled(to_dydit(latte())).train()
     grads = []

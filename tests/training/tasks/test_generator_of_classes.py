@@ -235,16 +235,23 @@ def test_gates_are_noisy_until_they_settle(recipe, settle):
     task = GeneratorTask(recipe(backbone={"dydit": {"starts": [0.5, 0.5]}}, objective={"budget": budget}), WORLD)
     (part,), _ = task.data()
     batch = torch.utils.data.default_collate([part[0], part[1]])
-    drawn = []
+    draw, moved = task.backbone.drawing, 0
+
+    def drawing(seeds, *, settled, temperature):
+        assert temperature == 1.0
+        return draw([seed + moved for seed in seeds], settled=settled, temperature=temperature)
 
     def shares(step):
+        """How many there are with the same noise levels and noise, and other seeds of the gates."""
+        nonlocal moved
         task.begin(step)
-        for seed in (1, 2, 3):  # the same noise levels and noise each time, other seeds of the gates
-            task.backbone.drawing = lambda seeds, by=seed, **how: draw([one + by for one in seeds], **how)
-            drawn.append(float(task.loss(batch, [7, 8])[1]["share"]))
-        return len(set(drawn[-3:]))
+        found = set()
+        for by in (1, 2, 3):
+            moved = by
+            found.add(float(task.loss(batch, [7, 8])[1]["share"]))
+        return len(found)
 
-    draw = task.backbone.drawing
+    task.backbone.drawing = drawing
     task.backbone.train()
     assert shares(4) > 1
     assert (shares(5) == 1) == (settle == 5)
