@@ -39,6 +39,7 @@ os._exit(0)
 @pytest.fixture(scope="module")
 def runs(parts, tmp_path_factory):
     root = tmp_path_factory.mktemp("sharded")
+    torch.manual_seed(0)  # the weights below are the same whichever tests ran before
     shared = {
         "steps": 3,
         "precision": "fp32",
@@ -112,7 +113,7 @@ def test_two_processes_compute_what_one_does(runs, name, kind):
         one, two = (read_curve(runs / f"{name}-{which}" / file) for which in ("one", kind))
         assert len(one) == len(two) > 0
         for a, b in zip(one, two, strict=True):
-            assert b["loss"] == pytest.approx(a["loss"], abs=1e-5)
+            assert b["loss"] == pytest.approx(a["loss"], rel=1e-5, abs=1e-5)  # those of gpt are near 5
     # Weights with a gradient of all but zero (the bias of keys) differ, for AdamW's first steps are of one size however
     # small it is; what the networks compute does not.
     outputs = []
